@@ -1,0 +1,93 @@
+"""What several kinds of tests share: the built site, a server for it, and Chromium.
+
+Everything is made on demand, so that a run of the unit tests starts no process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from scripts import build_site, chromium
+from scripts.serve import serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Playwright
+
+pytest.register_assert_rewrite("tests.contract")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def browser_settings() -> dict[str, Any]:
+    """The constants of playwright.config.py."""
+    return chromium.SETTINGS
+
+
+@pytest.fixture(scope="session")
+def pyodide_directory() -> Path:
+    """The npm package, for tests that run Pyodide in Node."""
+    return build_site.package(ROOT / "web" / "node_modules", "pyodide")
+
+
+@pytest.fixture(scope="session")
+def site_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The static site, built once."""
+    return build_site.build(tmp_path_factory.mktemp("build") / "site")
+
+
+@pytest.fixture(scope="session")
+def site(site_directory: Path, browser_settings: dict[str, Any]) -> Iterator[str]:
+    """The address of the static site: below a path, without special headers."""
+    with serve(site_directory, base=browser_settings["BASE_PATH"]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def playwright_driver() -> Iterator[Playwright]:
+    """Playwright, for one module: while it runs, asyncio believes that a loop is running in this thread."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture
+def open_browser(playwright_driver: Playwright, tmp_path: Path) -> Iterator[Callable[..., BrowserContext]]:
+    """Call it for a Chromium with a profile of its own; call it again with that name for what a restart finds.
+
+    Close a browser before its profile is opened again: two of them cannot share one.
+    """
+    with ExitStack() as browsers:
+
+        def open_profile(name: str = "profile") -> BrowserContext:
+            return browsers.enter_context(chromium.launch(playwright_driver, tmp_path / name))
+
+        yield open_profile
+
+
+@pytest.fixture
+def crash_tabs() -> Callable[[BrowserContext], None]:
+    """Kill the processes of all tabs of a browser."""
+    return chromium.crash_tabs
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nobody should believe that a backend was tested when it was not there."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("not tested here")
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.line(f"{report.nodeid}: {reason}")
