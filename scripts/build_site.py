@@ -26,7 +26,7 @@ from typing import NamedTuple
 from scripts.wheels import ROOT, build_browser_wheel, compiled_standard_library, download_wheels
 
 CACHE = ROOT / "build" / "cache"
-PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json")
+PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm")
 SQLITE_FILES = ("index.mjs", "sqlite3.wasm")
 NOT_SERVED = ("node_modules", "__pycache__", "types", ".*", "*.pyc", "*.test.js", "package*.json", "jsconfig.json")
 
@@ -44,6 +44,16 @@ def package(node_modules: Path, name: str) -> Path:
     return folder
 
 
+def served_lock(pyodide: Path) -> str:
+    """Pyodide's lock without its packages, because the site has none of their files.
+
+    Left in, they would win over a package index: micropip would ask the site for a file that is not there,
+    and the failure would be logged, not raised.
+    """
+    lock = json.loads((pyodide / "pyodide-lock.json").read_text())
+    return json.dumps({**lock, "packages": {}}, indent=2) + "\n"
+
+
 def assemble(site: Path, demo: Path, node_modules: Path) -> None:
     """Put the whole site into the empty folder `site`."""
     pyodide = package(node_modules, "pyodide")
@@ -56,6 +66,7 @@ def assemble(site: Path, demo: Path, node_modules: Path) -> None:
         (ours / folder).mkdir()
     for name in PYODIDE_FILES:
         shutil.copy(pyodide / name, ours / "pyodide" / name)
+    (ours / "pyodide" / "pyodide-lock.json").write_text(served_lock(pyodide))
     shutil.copy(compiled_standard_library(pyodide, CACHE), ours / "pyodide" / "python_stdlib.zip")
     for name in SQLITE_FILES:
         shutil.copy(sqlite / name, ours / "sqlite" / name)

@@ -99,9 +99,11 @@ def build_browser_wheel(pyodide: Path, target: Path) -> Path:
 
 
 def compiled_standard_library(pyodide: Path, cache: Path) -> Path:
-    """Pyodide's standard library with byte code beside each source.
+    """Pyodide's standard library as byte code.
 
     As it comes, the archive holds sources only, and compiling them is most of the time that a start takes.
+    Sources and byte code together would be the larger download by 2.5 MB, to show the text of a line in tracebacks
+    through the standard library; those still have file and number.
     """
     original = pyodide / "python_stdlib.zip"
     digest = hashlib.sha256(original.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:16]
@@ -112,8 +114,12 @@ def compiled_standard_library(pyodide: Path, cache: Path) -> Path:
             with zipfile.ZipFile(original) as archive:
                 archive.extractall(tree)
             compile_python(pyodide, tree, "beside")
+            files = files_below(tree)
             cache.mkdir(parents=True, exist_ok=True)
-            write_zip(compiled.with_suffix(".part"), files_below(tree))
+            write_zip(
+                compiled.with_suffix(".part"),
+                {name: data for name, data in files.items() if f"{name}c" not in files},
+            )
         compiled.with_suffix(".part").replace(compiled)
     return compiled
 

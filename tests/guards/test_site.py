@@ -1,0 +1,136 @@
+"""The built site holds what the browser needs, and its Python compiles nothing when it starts."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.pyodide
+
+RunPython = Callable[[str], Any]
+
+# What a start of the engine may load beyond what Pyodide has loaded by then. Each entry costs every visit
+# some milliseconds: add one only with a reason.
+MAY_LOAD = {
+    "_datetime",  # part of the interpreter, and so is the next
+    "_pydatetime",
+    "datetime",  # instants on the wire
+}
+
+
+@pytest.fixture(scope="module")
+def runtime(site_directory: Path) -> Path:
+    return site_directory / "durably-web"
+
+
+@pytest.fixture(scope="module")
+def manifest(runtime: Path) -> dict[str, str]:
+    content: dict[str, str] = json.loads((runtime / "manifest.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def run_python(runtime: Path, root: Path) -> RunPython:
+    """Run a program in the site's Python; its last expression must be JSON."""
+
+    def run(program: str) -> Any:
+        result = subprocess.run(
+            ["node", str(root / "tests" / "guards" / "python_in_node.mjs"), str(runtime)],
+            input=program,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return run
+
+
+def test_the_manifest_names_files_that_exist(runtime: Path, manifest: dict[str, str]) -> None:
+    assert set(manifest) == {"version", "wheel", "micropip", "pyodide_http"}
+    for name in ("wheel", "micropip", "pyodide_http"):
+        assert (runtime / manifest[name]).is_file()
+
+
+def test_the_site_has_everything_that_a_page_loads(site_directory: Path, runtime: Path) -> None:
+    assert (site_directory / "index.html").is_file()
+    assert (site_directory / ".nojekyll").is_file()
+    for name in ("client.js", "worker.js", "sqlite/index.mjs", "sqlite/sqlite3.wasm", "pyodide/pyodide.mjs"):
+        assert (runtime / name).is_file(), name
+    assert not list(site_directory.rglob("node_modules"))
+    assert not list(site_directory.rglob("package.json"))
+
+
+def test_the_wheel_is_what_its_record_says(runtime: Path, manifest: dict[str, str]) -> None:
+    with zipfile.ZipFile(runtime / manifest["wheel"]) as wheel:
+        names = wheel.namelist()
+        (record,) = [name for name in names if name.endswith(".dist-info/RECORD")]
+        lines = {path: (digest, size) for path, digest, size in csv.reader(io.StringIO(wheel.read(record).decode()))}
+        assert sorted(lines) == sorted(names)
+        assert lines.pop(record) == ("", "")
+        for path, (digest, size) in lines.items():
+            data = wheel.read(path)
+            expected = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            assert (digest, size) == (f"sha256={expected}", str(len(data))), path
+
+
+def test_the_wheel_has_byte_code_for_every_module_and_no_command_line(runtime: Path, manifest: dict[str, str]) -> None:
+    with zipfile.ZipFile(runtime / manifest["wheel"]) as wheel:
+        names = set(wheel.namelist())
+    sources = {Path(name) for name in names if name.endswith(".py")}
+    tag = manifest["wheel"].split("-")[2].replace("cp", "cpython-")
+    assert sources
+    for source in sources:
+        assert (source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc").as_posix() in names
+    assert not [name for name in names if name.startswith("durably_web/cli")]
+
+
+def test_our_modules_are_loaded_from_byte_code(run_python: RunPython) -> None:
+    compiled = run_python("""
+import builtins, importlib.abc, importlib.util, json, sys
+from importlib.machinery import SourceFileLoader
+
+compiled = []
+compile_source = SourceFileLoader.source_to_code
+def noticed(self, data, path, **options):
+    compiled.append(str(path))
+    return compile_source(self, data, path, **options)
+SourceFileLoader.source_to_code = noticed
+
+import durably_web.browser
+json.dumps(compiled)
+""")
+    assert compiled == []
+
+
+def test_a_traceback_shows_our_source(run_python: RunPython) -> None:
+    text = run_python("""
+import json, linecache, durably_web.errors as errors
+json.dumps(linecache.getline(errors.__file__, errors.DurablyError.__init__.__code__.co_firstlineno))
+""")
+    assert "def __init__" in text
+
+
+def test_a_start_loads_only_what_pyodide_has_loaded_already(run_python: RunPython) -> None:
+    added = run_python("""
+import json, sys
+# What the worker itself uses before it hands over.
+import asyncio, pyodide.ffi
+before = set(sys.modules)
+import durably_web.browser
+json.dumps(sorted(set(sys.modules) - before))
+""")
+    foreign = {name for name in added if name.partition(".")[0] not in ("durably_web", "durably_bridge")}
+    assert foreign <= MAY_LOAD
+    assert not [name for name in added if name.startswith(("durably_web.cli", "durably_web.backends.sqlite"))]
