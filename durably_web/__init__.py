@@ -1,0 +1,112 @@
+"""Durable execution for Python, in a browser tab and on a server.
+
+A job is an async function made of steps; each step's result is stored before the next begins, so a job goes on
+after a crash, a closed tab or a deploy from the first step without a result.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name → module. Loaded when a name is first asked for, so that nothing is imported in vain.
+_EXPORTS = {
+    "Durably": "engine",
+    "RunHandle": "handle",
+    "Job": "jobs",
+    "job": "jobs",
+    "Step": "steps",
+    "Event": "events",
+    "Run": "records",
+    "StepRecord": "records",
+    "LogEntry": "records",
+    "Progress": "records",
+    "Clock": "clock",
+    "SystemClock": "clock",
+    "ManualClock": "clock",
+    "DurablyError": "errors",
+    "InvalidInput": "errors",
+    "NotFound": "errors",
+    "Conflict": "errors",
+    "NotSerializable": "errors",
+    "StepFailed": "errors",
+    "RunFailed": "errors",
+    "RunCancelled": "errors",
+    "LeaseLost": "errors",
+    "StoreError": "errors",
+    "StoreBusy": "errors",
+    "StoreUnavailable": "errors",
+    "StorageFull": "errors",
+    "StoreNotDurable": "errors",
+    "NotADatabase": "errors",
+    "SchemaTooNew": "errors",
+}
+
+__all__ = [  # noqa: RUF022 — in the order of the table above
+    "Durably",
+    "RunHandle",
+    "Job",
+    "job",
+    "Step",
+    "Event",
+    "Run",
+    "StepRecord",
+    "LogEntry",
+    "Progress",
+    "Clock",
+    "SystemClock",
+    "ManualClock",
+    "DurablyError",
+    "InvalidInput",
+    "NotFound",
+    "Conflict",
+    "NotSerializable",
+    "StepFailed",
+    "RunFailed",
+    "RunCancelled",
+    "LeaseLost",
+    "StoreError",
+    "StoreBusy",
+    "StoreUnavailable",
+    "StorageFull",
+    "StoreNotDurable",
+    "NotADatabase",
+    "SchemaTooNew",
+]
+
+if TYPE_CHECKING:
+    from durably_web.clock import Clock, ManualClock, SystemClock
+    from durably_web.engine import Durably
+    from durably_web.errors import (
+        Conflict,
+        DurablyError,
+        InvalidInput,
+        LeaseLost,
+        NotADatabase,
+        NotFound,
+        NotSerializable,
+        RunCancelled,
+        RunFailed,
+        SchemaTooNew,
+        StepFailed,
+        StorageFull,
+        StoreBusy,
+        StoreError,
+        StoreNotDurable,
+        StoreUnavailable,
+    )
+    from durably_web.events import Event
+    from durably_web.handle import RunHandle
+    from durably_web.jobs import Job, job
+    from durably_web.records import LogEntry, Progress, Run, StepRecord
+    from durably_web.steps import Step
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

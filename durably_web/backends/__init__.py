@@ -1,0 +1,43 @@
+"""The databases: each executor one file, chosen by URL and imported on demand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from durably_web.errors import InvalidInput, StoreUnavailable
+from durably_web.store.batch import Executor
+
+Durability = Literal["full", "relaxed"]
+
+
+def open_executor(database: str, durability: Durability) -> Executor:
+    """The executor for a path or URL. Nothing is opened yet."""
+    if durability not in ("full", "relaxed"):
+        raise InvalidInput(f'durability is "full" or "relaxed", not {durability!r}')
+    scheme, colon, rest = database.partition(":")
+    if colon and scheme == "opfs":
+        return _open_opfs(database)
+    if colon and scheme == "sqlite":
+        if not rest.startswith("///") or len(rest) == 3:
+            raise InvalidInput(f"a SQLite URL looks like sqlite:///app.db or sqlite:////var/app.db, not {database!r}")
+        database = rest[3:]
+    elif "://" in database:
+        raise InvalidInput(
+            f"{scheme}:// is not a database that durably_web knows; it knows a file's path, "
+            "sqlite:///app.db, :memory:, and opfs:name in the browser"
+        )
+    if not database:
+        raise InvalidInput("the database has no name: pass a file's path, or :memory:")
+    from durably_web.backends.sqlite import SqliteExecutor
+
+    return SqliteExecutor(database, durability)
+
+
+def _open_opfs(database: str) -> Executor:
+    try:
+        from durably_bridge import run_batch
+    except ImportError:
+        raise StoreUnavailable(f"{database} exists only in a browser, inside durably_web's worker") from None
+    from durably_web.backends.opfs import OpfsExecutor
+
+    return OpfsExecutor(run_batch)

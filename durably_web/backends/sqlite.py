@@ -1,0 +1,188 @@
+"""SQLite in this process, through the standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar
+
+from durably_web.backends.presence import Presence
+from durably_web.errors import (
+    ConstraintViolated,
+    NotADatabase,
+    StorageFull,
+    StoreBusy,
+    StoreError,
+    StoreNotDurable,
+    StoreUnavailable,
+)
+from durably_web.store.batch import Batch, Rows, Value
+
+T = TypeVar("T")
+
+# How long a batch waits for another connection before it gives up.
+BUSY_SECONDS = 30.0
+_FIRST_PAUSE = 0.0005
+_LONGEST_PAUSE = 0.02
+
+# SQLite's numbers for PRAGMA synchronous.
+_SYNCHRONOUS = {"full": 2, "relaxed": 1}
+
+
+class SqliteExecutor:
+    """One connection, used on the event loop's own thread.
+
+    A batch costs microseconds and a flush, less than handing it to a thread and back. While another
+    connection holds the database the loop goes on: the batch is tried again after pauses that grow.
+
+    `durability="full"` flushes at each commit. `"relaxed"` leaves the flush to the checkpoint: a commit survives any
+    crash of the process, and a power cut may take the last ones.
+    """
+
+    def __init__(self, path: str, durability: Literal["full", "relaxed"] = "full") -> None:
+        self._path = path
+        self._durability = durability
+        self._connection: sqlite3.Connection | None = None
+        self._in_memory = path == ":memory:"
+        self._presence = None if self._in_memory else Presence(os.path.abspath(path))
+
+    async def open(self) -> None:
+        if self._connection is not None:
+            return
+        try:
+            connection = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self._path} cannot be opened: {error}", code=_code(error)) from None
+        self._connection = connection
+        try:
+            await self._set_up(connection)
+        except BaseException:
+            connection.close()
+            self._connection = None
+            raise
+
+    async def _set_up(self, connection: sqlite3.Connection) -> None:
+        if not self._in_memory:
+            mode = await self._ask("PRAGMA journal_mode = wal")
+            if mode != "wal":
+                raise StoreNotDurable(
+                    f"{self._path} stays in journal mode {mode}: write-ahead logging needs a local file system"
+                )
+        wanted = _SYNCHRONOUS[self._durability]
+        connection.execute(f"PRAGMA synchronous = {wanted}")
+        given = await self._ask("PRAGMA synchronous")
+        if given != wanted:
+            raise StoreNotDurable(f"{self._path} answers synchronous = {given} where {wanted} was asked for")
+
+    async def _ask(self, pragma: str) -> object:
+        return await self._patiently(lambda connection: connection.execute(pragma).fetchone()[0])
+
+    async def close(self) -> None:
+        if self._presence is not None:
+            self._presence.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        connection = self._connection
+        if connection is None:
+            raise StoreUnavailable(f"{self._path} is not open: use `async with durably`, or `await durably.init()`")
+        try:
+            return _execute(connection, batch)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise self._translated(error) from error
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            raise self._translated(error) from error
+        return await self._patiently(lambda connection: _execute(connection, batch))
+
+    async def _patiently(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `action`, again and again while another connection holds the database."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        pause = _FIRST_PAUSE
+        while self._connection is not None:
+            try:
+                return action(self._connection)
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    raise self._translated(error) from error
+                if time.monotonic() > deadline:
+                    raise StoreBusy(
+                        f"another connection has held {self._path} for {BUSY_SECONDS:.0f} seconds", code=_code(error)
+                    ) from error
+            # Uneven pauses keep two waiting processes from meeting again and again.
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        raise StoreUnavailable(f"{self._path} was closed")
+
+    def _translated(self, error: BaseException) -> StoreError:
+        code = _code(error)
+        index = getattr(error, "statement_index", None)
+        if code == "SQLITE_NOTADB":
+            kind: type[StoreError] = NotADatabase
+            message = f"{self._path} is not a SQLite database; it was left as it is. Name another file."
+        elif code == "SQLITE_FULL":
+            kind, message = StorageFull, f"there is no room left for {self._path}"
+        elif code.startswith("SQLITE_CONSTRAINT"):
+            kind, message = ConstraintViolated, str(error)
+        elif code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            kind, message = StoreUnavailable, f"{self._path}: {error}"
+        else:
+            kind, message = StoreError, f"{self._path}: {error} ({code})"
+        return kind(message, code=code, statement_index=index)
+
+    def version(self) -> int | None:
+        if self._connection is None or self._in_memory:
+            return None
+        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def announce(self, worker_id: str) -> None:
+        if self._presence is not None:
+            self._presence.announce(worker_id)
+
+    def gone(self, worker_ids: Iterable[str]) -> list[str]:
+        # Nobody else can reach a database in memory.
+        return list(worker_ids) if self._presence is None else self._presence.gone(worker_ids)
+
+
+def _execute(connection: sqlite3.Connection, batch: Batch) -> list[Rows]:
+    statements = batch.statements
+    if len(statements) == 1:
+        # A statement alone is a transaction already.
+        return [_fetch(connection, 0, *statements[0])]
+    if not statements:
+        return []
+    connection.execute("BEGIN IMMEDIATE" if batch.mode == "write" else "BEGIN")
+    try:
+        results = [_fetch(connection, index, sql, params) for index, (sql, params) in enumerate(statements)]
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors have rolled back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return results
+
+
+def _fetch(connection: sqlite3.Connection, index: int, sql: str, params: tuple[Value, ...]) -> Rows:
+    try:
+        return connection.execute(sql, params).fetchall()
+    except (sqlite3.Error, OverflowError, ValueError) as error:
+        error.statement_index = index  # type: ignore[union-attr]
+        raise
+
+
+def _code(error: BaseException) -> str:
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
+def _is_busy(error: BaseException) -> bool:
+    return _code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -1,0 +1,76 @@
+"""Tells those who listen in this process what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+
+from durably_web.events import EVENT_TYPES, Event
+from durably_web.records import instant
+
+Listener = Callable[[Event], Awaitable[None] | None]
+
+
+class Emitter:
+    """Hands events to listeners. A listener that raises harms nobody; it shows up as `worker:error`."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._listeners: dict[str, list[Listener]] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def on(self, event_type: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for each event of a type, or of all types with `"*"`, until the result is called."""
+        if event_type != "*" and event_type not in EVENT_TYPES:
+            raise ValueError(f"there is no event {event_type!r}; there are {', '.join(sorted(EVENT_TYPES))}, and '*'")
+        listeners = self._listeners.setdefault(event_type, [])
+        listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in listeners:
+                listeners.remove(listener)
+
+        return unsubscribe
+
+    def hears(self, event_type: str) -> bool:
+        """Whether anybody listens: asked before an event is built."""
+        listeners = self._listeners
+        return bool(listeners) and bool(listeners.get(event_type) or listeners.get("*"))
+
+    def emit(self, event: Event) -> None:
+        for listener in (*self._listeners.get(event.type, ()), *self._listeners.get("*", ())):
+            try:
+                result = listener(event)
+                if inspect.isawaitable(result):
+                    task = asyncio.ensure_future(result)
+                    self._tasks.add(task)
+                    task.add_done_callback(lambda task, event=event: self._done(task, event))  # type: ignore[misc]
+            except Exception as error:
+                self._report(error, event)
+
+    def error(self, error: BaseException, context: str, run_id: str | None = None) -> None:
+        """Tell of something that went wrong beside the runs: `worker:error`."""
+        self.emit(
+            Event(
+                "worker:error",
+                None,
+                None,
+                instant(self._now()),
+                run_id,
+                None,
+                {},
+                error=f"{type(error).__name__}: {error}",
+                context=context,
+            )
+        )
+
+    def _done(self, task: asyncio.Future[None], event: Event) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error, event)
+
+    def _report(self, error: BaseException, event: Event) -> None:
+        # A listener for worker:error that raises itself must not be called about that.
+        if event.type != "worker:error":
+            self.error(error, f"a listener for {event.type}", event.run_id)

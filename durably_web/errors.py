@@ -1,0 +1,131 @@
+"""Every error that durably_web raises on purpose.
+
+    DurablyError
+    ├── InvalidInput        the caller passed something that cannot be used
+    ├── NotFound            no such job or run
+    ├── Conflict            the run's state forbids it
+    ├── NotSerializable     a value cannot be stored as JSON
+    ├── StepFailed          a stored failure whose own class cannot be found any more
+    ├── RunFailed           seen when waiting for a run that failed
+    ├── RunCancelled        seen when waiting for a run that was cancelled
+    └── StoreError          the database
+        ├── StoreBusy           another connection holds it for too long
+        ├── StoreUnavailable    it cannot be opened or reached
+        ├── StorageFull         no room left
+        ├── StoreNotDurable     what it promises is less than was asked for
+        ├── ConstraintViolated  a statement broke the schema
+        ├── NotADatabase        the file holds something else
+        └── SchemaTooNew        a newer durably_web wrote it
+
+    ControlFlow (BaseException: a job's `except Exception` cannot swallow it)
+    ├── LeaseLost           another worker owns the run now
+    ├── RunInterrupted      the run was cancelled while it executed
+    └── RunSuspended        the worker stops; the run goes on later
+
+A class without a message of its own uses the first line of its docstring.
+"""
+
+from __future__ import annotations
+
+
+class DurablyError(Exception):
+    """Something went wrong in durably_web."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class InvalidInput(DurablyError, ValueError):
+    """The input does not fit what the job asks for."""
+
+
+class NotFound(DurablyError, LookupError):
+    """There is no such job or run."""
+
+
+class Conflict(DurablyError):
+    """The state of the run forbids this."""
+
+
+class NotSerializable(DurablyError, TypeError):
+    """The value cannot be stored as JSON."""
+
+
+class StepFailed(DurablyError):
+    """A step failed in an earlier execution, and its exception class cannot be found any more."""
+
+
+class RunFailed(DurablyError):
+    """The run failed."""
+
+    def __init__(self, message: str | None = None, *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunCancelled(DurablyError):
+    """The run was cancelled."""
+
+    def __init__(self, message: str | None = None, *, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class StoreError(DurablyError):
+    """The database refused or failed.
+
+    `code` is the database's own name for it (`SQLITE_IOERR`); `statement_index` is the position in the
+    batch, where it is known. A batch that raised left nothing behind, unless the reply itself was lost:
+    sending the same batch again is always safe.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, statement_index: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.statement_index = statement_index
+
+
+class StoreBusy(StoreError):
+    """Another connection holds the database for too long."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be opened or reached."""
+
+
+class StorageFull(StoreError):
+    """There is no room left for the database."""
+
+
+class StoreNotDurable(StoreError):
+    """The database does not promise the durability that was asked for."""
+
+
+class NotADatabase(StoreError):
+    """The file is not a SQLite database."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer durably_web; it was left as it is."""
+
+
+class ConstraintViolated(StoreError):
+    """A statement broke a constraint of the schema."""
+
+
+class ControlFlow(BaseException):
+    """Ends the execution of a run from outside; never caught by `except Exception`."""
+
+
+class LeaseLost(ControlFlow):
+    """Another worker owns the run now; nothing this one writes has any effect."""
+
+
+class RunInterrupted(ControlFlow):
+    """The run was cancelled while it executed."""
+
+
+class RunSuspended(ControlFlow):
+    """The worker is stopping; the run goes on from its last stored step elsewhere."""

@@ -1,0 +1,94 @@
+"""What happens to runs.
+
+An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
+`step:start` and `run:lease-renewed`, which would cost a write each; `step:cancel`, whose run is not its
+worker's any more; and `worker:error`, which may have no run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+from durably_web.records import Instant, Progress, wire_instant
+
+EventType = Literal[
+    "run:trigger",
+    "run:leased",
+    "run:lease-renewed",
+    "run:progress",
+    "run:retry",
+    "run:complete",
+    "run:fail",
+    "run:cancel",
+    "run:delete",
+    "step:start",
+    "step:complete",
+    "step:fail",
+    "step:cancel",
+    "log:write",
+    "worker:error",
+]
+EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
+
+
+class Event(NamedTuple):
+    """Something that happened to a run.
+
+    `seq` grows with every stored event of the database, and `number` counts a run's own from 1 without a
+    gap; both are `None` for what is told but not stored. Fields that the type has no use for are `None`;
+    `duration` is in seconds.
+    """
+
+    type: EventType
+    seq: int | None
+    number: int | None
+    timestamp: Instant
+    run_id: str | None
+    job_name: str | None
+    labels: dict[str, str]
+    step_name: str | None = None
+    input: Any = None
+    output: Any = None
+    error: str | None = None
+    traceback: str | None = None
+    duration: float | None = None
+    progress: Progress | None = None
+    level: str | None = None
+    message: str | None = None
+    data: dict[str, Any] | None = None
+    worker_id: str | None = None
+    attempt: int | None = None
+    context: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {
+            "type": self.type,
+            "seq": self.seq,
+            "timestamp": wire_instant(self.timestamp),
+            "runId": self.run_id,
+            "jobName": self.job_name,
+            "labels": self.labels,
+        }
+        for name, key in _WIRE_NAMES.get(self.type, ()):
+            wire[key] = getattr(self, name)
+        if self.progress is not None:
+            wire["progress"] = self.progress.to_wire()
+        if self.duration is not None:
+            wire["duration"] = round(self.duration * 1000)
+        return wire
+
+
+# What each type is about, beside its progress and duration: attribute and name on the wire.
+_WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
+    "run:trigger": (("input", "input"),),
+    "run:leased": (("worker_id", "leaseOwner"), ("attempt", "attempt")),
+    "run:lease-renewed": (("worker_id", "leaseOwner"),),
+    "run:complete": (("output", "output"),),
+    "run:fail": (("error", "error"), ("step_name", "failedStepName")),
+    "step:start": (("step_name", "stepName"),),
+    "step:complete": (("step_name", "stepName"), ("output", "output")),
+    "step:fail": (("step_name", "stepName"), ("error", "error")),
+    "step:cancel": (("step_name", "stepName"),),
+    "log:write": (("step_name", "stepName"), ("level", "level"), ("message", "message"), ("data", "data")),
+    "worker:error": (("error", "error"), ("context", "context")),
+}

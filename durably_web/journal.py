@@ -1,0 +1,204 @@
+"""The journal of one leased run, as its owner writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from durably_web import codec
+from durably_web.clock import Clock, Timer
+from durably_web.emitter import Emitter
+from durably_web.errors import LeaseLost
+from durably_web.records import Progress, Status
+from durably_web.store import operations
+from durably_web.store.batch import Operation
+from durably_web.store.changes import JOURNAL
+from durably_web.store.operations import Entry
+from durably_web.store.rows import Lease, entry_event
+from durably_web.store.store import Store
+
+# Logs and progress travel with the next step's result; without one they wait this long.
+FLUSH_SECONDS = 0.1
+
+
+class Draft:
+    """An entry that is on its way; `seq` is set by the commit that stored it."""
+
+    __slots__ = ("created_at", "data", "detail", "seq", "started_at", "step_name", "type")
+
+    def __init__(
+        self, type_: str, step_name: str | None, data: str | None, detail: Any, started_at: int | None, created_at: int
+    ) -> None:
+        self.type = type_
+        self.step_name = step_name
+        self.data = data
+        self.detail = detail
+        self.started_at = started_at
+        self.created_at = created_at
+        self.seq: int | None = None
+
+
+class RunJournal:
+    """Appends entries to a run, in order and without a gap, for as long as its lease holds.
+
+    The owner alone appends while it holds the lease, so it counts the entries itself. A number is used up
+    only when its commit came back: after a failure no later entry can leave a gap.
+    """
+
+    def __init__(self, store: Store, clock: Clock, emitter: Emitter, lease: Lease) -> None:
+        self._store = store
+        self._clock = clock
+        self._emitter = emitter
+        self._lease = lease
+        self._number = lease.number
+        self._drafts: list[Draft] = []
+        self._progress: Progress | None = None
+        self._timer: Timer | None = None
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._told = Counter(entry.data for entry in lease.entries if entry.type == "log:write" and not entry.step_name)
+        self.on_failure: Callable[[BaseException], object] = lambda error: None
+
+    # -- what a job says ---------------------------------------------------------------------------------
+
+    def log(self, step_name: str | None, data: str, detail: dict[str, Any]) -> None:
+        """Take a log line, to be written with what comes next. May be called from a step's thread."""
+        if step_name is None and self._told[data] > 0:
+            # A replay says again what an earlier execution has stored.
+            self._told[data] -= 1
+            return
+        self._drafts.append(Draft("log:write", step_name, data, detail, None, self._clock.now()))
+        self._flush_later()
+
+    def progress(self, progress: Progress) -> None:
+        """Take a progress; only the last one before a write is stored. May be called from a step's thread."""
+        self._progress = progress
+        self._flush_later()
+
+    # -- writing -----------------------------------------------------------------------------------------
+
+    async def append(self, draft: Draft) -> None:
+        """Store `draft` and all that came before it. Raises `LeaseLost`, or `StoreError`."""
+        self._drafts.append(draft)
+        await self._store.submit(self._write)
+        if draft.seq is None:
+            # It shared a write with another entry of this run, which learned why.
+            raise LeaseLost
+
+    async def flush(self) -> None:
+        """Store what waits. Raises `LeaseLost`, or `StoreError`."""
+        if (self._drafts or self._progress) and not await self._store.submit(self._write):
+            raise LeaseLost
+
+    async def finish(self, status: Status, output: str | None, error: str | None, last: Draft) -> None:
+        """Give the run its end, in one transaction with all that waits. Raises `LeaseLost`, or `StoreError`."""
+        self._drafts.append(last)
+
+        def build() -> Operation[bool]:
+            drafts, entries, progress = self._take()
+            operation = operations.finish_run(*self._fence, status, output, error, entries, progress, last.created_at)
+            return operation.then(lambda seqs: self._stored(drafts, seqs, output))
+
+        if not await self._store.submit(build):
+            raise LeaseLost
+
+    async def release(self) -> None:
+        """Give the lease back. Raises `StoreError`."""
+        await self._store.write(operations.release_run(*self._fence))
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._flushes:
+            task.cancel()
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    @property
+    def _fence(self) -> tuple[str, int]:
+        return self._lease.run_id, self._lease.generation
+
+    def _take(self) -> tuple[list[Draft], list[Entry], str | None]:
+        """All that waits, numbered; and the progress, if there is a new one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # A step's thread may add a line at any moment: what came after the copy stays.
+        drafts = self._drafts[:]
+        del self._drafts[: len(drafts)]
+        progress, self._progress = self._progress, None
+        text = None
+        if progress is not None:
+            wire = progress.to_wire()
+            text = codec.encode(wire)
+            draft = Draft("run:progress", None, text, wire, None, self._clock.now())
+            # Before the step's result that it was said with: the last entry may be the run's end.
+            drafts.insert(-1 if drafts and drafts[-1].type != "log:write" else len(drafts), draft)
+        number = self._number
+        entries = [
+            Entry(number + index, draft.type, draft.step_name, draft.data, draft.started_at, draft.created_at)
+            for index, draft in enumerate(drafts, 1)
+        ]
+        return drafts, entries, text
+
+    def _write(self) -> Operation[bool]:
+        drafts, entries, progress = self._take()
+        operation = operations.write_entries(*self._fence, entries, progress)
+        return operation.then(lambda seqs: self._stored(drafts, seqs))
+
+    def _stored(self, drafts: list[Draft], seqs: list[int] | None, output: str | None = None) -> bool:
+        """Tell of what was stored; false when the lease was lost and nothing was."""
+        if seqs is None:
+            return False
+        number = self._number
+        self._number += len(drafts)
+        emitter, lease = self._emitter, self._lease
+        for index, (draft, seq) in enumerate(zip(drafts, seqs, strict=True), 1):
+            draft.seq = seq
+            if emitter.hears(draft.type):
+                value = codec.decode(output) if draft.type == "run:complete" and output is not None else None
+                emitter.emit(
+                    entry_event(
+                        draft.type,
+                        seq,
+                        number + index,
+                        lease.run_id,
+                        lease.job_name,
+                        lease.labels,
+                        draft.step_name,
+                        draft.detail,
+                        draft.started_at,
+                        draft.created_at,
+                        value,
+                    )
+                )
+        self._store.changes.notify(JOURNAL)
+        return True
+
+    def _flush_later(self) -> None:
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self._set_timer)
+        else:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is None and (self._drafts or self._progress):
+            self._timer = self._clock.call_later(FLUSH_SECONDS, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._timer = None
+        task = self._loop.create_task(self._flush_in_background())
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+
+    async def _flush_in_background(self) -> None:
+        try:
+            await self.flush()
+        except (Exception, LeaseLost) as error:
+            self.on_failure(error)

@@ -1,0 +1,134 @@
+"""What the store gives back: read-only records, and their form on the wire."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Literal, NamedTuple
+
+Status = Literal["pending", "leased", "waiting", "completed", "failed", "cancelled"]
+Disposition = Literal["created", "idempotent", "coalesced"]
+Level = Literal["debug", "info", "warning", "error"]
+
+TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+STATUSES: tuple[Status, ...] = ("pending", "leased", "waiting", "completed", "failed", "cancelled")
+
+Instant = datetime.datetime
+
+
+def instant(milliseconds: int) -> Instant:
+    """An aware UTC datetime of milliseconds since the epoch."""
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
+
+
+def wire_instant(when: Instant | None) -> str | None:
+    """ISO 8601 with milliseconds and `Z`."""
+    if when is None:
+        return None
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
+
+
+class Progress(NamedTuple):
+    """How far a run says it is."""
+
+    current: float
+    total: float | None = None
+    message: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {"current": self.current}
+        if self.total is not None:
+            wire["total"] = self.total
+        if self.message is not None:
+            wire["message"] = self.message
+        return wire
+
+
+class Run(NamedTuple):
+    """One execution of a job, as it was when it was read."""
+
+    id: str
+    job_name: str
+    status: Status
+    input: Any
+    output: Any
+    error: str | None
+    labels: dict[str, str]
+    progress: Progress | None
+    attempt: int
+    idempotency_key: str | None
+    concurrency_key: str | None
+    priority: int
+    created_at: Instant
+    run_at: Instant | None
+    started_at: Instant | None
+    completed_at: Instant | None
+    step_count: int
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def is_active(self) -> bool:
+        """It is on its way: everything but terminal."""
+        return self.status not in TERMINAL
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "jobName": self.job_name,
+            "status": self.status,
+            "input": self.input,
+            "output": self.output,
+            "error": self.error,
+            "labels": self.labels,
+            "progress": self.progress.to_wire() if self.progress else None,
+            "createdAt": wire_instant(self.created_at),
+            "startedAt": wire_instant(self.started_at),
+            "completedAt": wire_instant(self.completed_at),
+            "stepCount": self.step_count,
+            "isTerminal": self.is_terminal,
+            "isActive": self.is_active,
+        }
+
+
+class StepRecord(NamedTuple):
+    """A step whose outcome is stored. `attempt` is the run's attempt that stored it."""
+
+    name: str
+    status: Literal["completed", "failed"]
+    output: Any
+    error: str | None
+    attempt: int
+    started_at: Instant
+    completed_at: Instant
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "status": self.status,
+            "output": self.output,
+            "error": self.error,
+            "attempt": self.attempt,
+            "startedAt": wire_instant(self.started_at),
+            "completedAt": wire_instant(self.completed_at),
+        }
+
+
+class LogEntry(NamedTuple):
+    """A line that a job wrote with `step.log`; `step_name` is the step that was executing, if one was."""
+
+    level: Level
+    message: str
+    data: dict[str, Any]
+    step_name: str | None
+    created_at: Instant
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "message": self.message,
+            "data": self.data,
+            "stepName": self.step_name,
+            "createdAt": wire_instant(self.created_at),
+        }

@@ -1,0 +1,20 @@
+"""The schema, one numbered module per version. A version that has been released is never edited.
+
+Each migration is applied in one transaction together with the row that records it, so a database is always at
+exactly one version.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import LiteralString, cast
+
+LATEST = 1
+
+_MODULES = {1: "m0001_initial"}
+
+
+def statements(version: int) -> tuple[LiteralString, ...]:
+    """The statements that lead from `version - 1` to `version`; imported only when they are needed."""
+    module = importlib.import_module(f"{__name__}.{_MODULES[version]}")
+    return cast("tuple[LiteralString, ...]", module.STATEMENTS)

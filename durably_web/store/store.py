@@ -1,0 +1,152 @@
+"""The only caller of `Executor.run`: schema, and writes that share a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from durably_web.clock import Clock
+from durably_web.errors import ConstraintViolated, SchemaTooNew, StoreBusy, StoreError, StoreUnavailable
+from durably_web.store import migrations, operations
+from durably_web.store.batch import Batch, Executor, Operation
+from durably_web.store.changes import Changes
+
+T = TypeVar("T")
+
+# Bounds one shared transaction, so that no step waits long for the others' bytes.
+MAX_SHARED = 64
+
+
+class _Waiting:
+    """An operation that waits to be sent with others; made into a batch as late as possible."""
+
+    __slots__ = ("build", "future")
+
+    def __init__(self, build: Callable[[], Operation[Any]], future: asyncio.Future[Any]) -> None:
+        self.build = build
+        self.future = future
+
+    def succeed(self, result: object) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Store:
+    """Sends operations to an executor, one transaction at a time.
+
+    While `writers` is at most one, a write is sent at once. With more, the writes of one turn of the event
+    loop, and those that come in while a transaction is under way, share the next transaction.
+    """
+
+    def __init__(self, executor: Executor, clock: Clock) -> None:
+        self._executor = executor
+        self._clock = clock
+        self._waiting: list[_Waiting] = []
+        self._turn = asyncio.Lock()
+        self._flusher: asyncio.Task[None] | None = None
+        self.writers = 0
+        self.changes = Changes(clock, executor.version)
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date. Safe to call again."""
+        await self._executor.open()
+        await self.migrate()
+
+    async def close(self) -> None:
+        if self._flusher is not None:
+            await self._flusher
+        await self._executor.close()
+
+    async def migrate(self) -> None:
+        """Apply the migrations that are missing, each in a transaction of its own.
+
+        Raises `SchemaTooNew`, before anything is written, when a newer durably_web has been here.
+        """
+        version = 0
+        if await self.read(operations.has_schema()):
+            version = await self.read(operations.schema_version())
+        else:
+            await self._send(operations.create_schema_table())
+        if version > migrations.LATEST:
+            raise SchemaTooNew(
+                f"the database has schema version {version}, and this durably_web knows versions up to "
+                f"{migrations.LATEST}: update durably_web; the database was left as it is"
+            )
+        while version < migrations.LATEST:
+            try:
+                await self._send(operations.apply_migration(version + 1, self._clock.now()))
+            except ConstraintViolated:
+                # Another process applied it first; what is there now says how to go on.
+                version = await self.read(operations.schema_version())
+            else:
+                version += 1
+
+    def announce(self, worker_id: str) -> None:
+        self._executor.announce(worker_id)
+
+    def gone(self, worker_ids: list[str]) -> list[str]:
+        return self._executor.gone(worker_ids)
+
+    # -- operations --------------------------------------------------------------------------------------
+
+    async def read(self, operation: Operation[T]) -> T:
+        return operation.decode(await self._executor.run(operation.batch))
+
+    async def write(self, operation: Operation[T]) -> T:
+        return await self.submit(lambda: operation)
+
+    async def submit(self, build: Callable[[], Operation[T]]) -> T:
+        """Send the operation that `build` makes; `build` is called when its turn has come.
+
+        Returns after the commit. Operations are sent in the order of the calls. Raises `StoreError`.
+        """
+        if self.writers <= 1 and not self._waiting and not self._turn.locked():
+            return await self._send(build())
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(build, future))
+        if self._flusher is None:
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        return await future
+
+    async def _send(self, operation: Operation[T]) -> T:
+        async with self._turn:
+            return operation.decode(await self._executor.run(operation.batch))
+
+    async def _flush(self) -> None:
+        """Send what waits until nothing does. A task of its own, so that a cancelled caller harms no other."""
+        try:
+            while self._waiting:
+                async with self._turn:
+                    shared, self._waiting = self._waiting[:MAX_SHARED], self._waiting[MAX_SHARED:]
+                    await self._send_shared([item for item in shared if not item.future.done()])
+        finally:
+            self._flusher = None
+
+    async def _send_shared(self, items: list[_Waiting]) -> None:
+        built = [(item, item.build()) for item in items]
+        statements = tuple(statement for _, operation in built for statement in operation.batch.statements)
+        try:
+            results = await self._executor.run(Batch("write", statements))
+        except StoreError as error:
+            for item, operation in built:
+                if len(built) == 1 or isinstance(error, StoreBusy | StoreUnavailable):
+                    item.fail(error)
+                    continue
+                # One of them is to blame; alone, each gets its own answer.
+                try:
+                    item.succeed(operation.decode(await self._executor.run(operation.batch)))
+                except StoreError as own:
+                    item.fail(own)
+            return
+        position = 0
+        for item, operation in built:
+            end = position + len(operation.batch.statements)
+            item.succeed(operation.decode(results[position:end]))
+            position = end

@@ -1,0 +1,242 @@
+"""Claims runs and executes them: the loop above `Execution`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from durably_web import calls
+from durably_web.clock import Clock, Timer
+from durably_web.emitter import Emitter
+from durably_web.errors import LeaseLost, RunInterrupted, StoreError
+from durably_web.events import Event
+from durably_web.execution import Execution
+from durably_web.jobs import Job
+from durably_web.records import instant
+from durably_web.store import operations
+from durably_web.store.changes import JOURNAL, RUNNABLE
+from durably_web.store.rows import Lease, entry_event
+from durably_web.store.store import Store
+
+
+class Worker:
+    """Executes up to `max_concurrent_runs` runs at once, and keeps their leases."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        emitter: Emitter,
+        make_id: Callable[[], str],
+        jobs: dict[str, Job[object, object]],
+        *,
+        worker_id: str,
+        polling_interval: float,
+        heartbeat_interval: float,
+        stale_threshold: float,
+        max_concurrent_runs: int,
+    ) -> None:
+        self.worker_id = worker_id
+        self._store = store
+        self._clock = clock
+        self._emitter = emitter
+        self._make_id = make_id
+        self._jobs = jobs
+        self._polling_interval = polling_interval
+        self._heartbeat_interval = heartbeat_interval
+        self._stale_threshold = stale_threshold
+        self._max_concurrent_runs = max_concurrent_runs
+        self._caller = calls.caller(max_concurrent_runs)
+        self._executing: dict[str, tuple[Execution, asyncio.Task[object]]] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._heartbeat: Timer | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to claim and execute. Runs whose worker is known to be dead are taken up at once."""
+        if self._loop is None:
+            self._stopping = False
+            await self._enter()
+            self._loop = asyncio.get_running_loop().create_task(self._work())
+            self._beat_later()
+
+    async def stop(self) -> None:
+        """Claim nothing more, finish the current step of each run, and give the leases back."""
+        self._stopping = True
+        self._store.changes.notify(RUNNABLE)
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await loop
+        for execution, _ in list(self._executing.values()):
+            execution.stop()
+        await self._finish_all()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        while self._background:
+            await asyncio.wait(self._background)
+
+    def close(self) -> None:
+        self._caller.close()
+
+    def interrupt(self, run_id: str) -> None:
+        """The run was cancelled: end its execution here, if there is one."""
+        if run_id in self._executing:
+            self._executing[run_id][0].end(RunInterrupted())
+
+    # -- claiming ----------------------------------------------------------------------------------------
+
+    async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
+        """Execute what is due until nothing is, or a limit is reached; tell how many runs were executed.
+
+        With `max_seconds`, nothing is begun after them; what has begun is finished.
+        """
+        await self._enter()
+        deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
+        count = 0
+        while True:
+            room = self._max_concurrent_runs - len(self._executing)
+            if max_runs is not None:
+                room = min(room, max_runs - count)
+            late = deadline is not None and self._clock.monotonic() >= deadline
+            begun = 0 if late or room <= 0 or self._stopping else await self._claim(room)
+            count += begun
+            if begun == 0:
+                if not self._executing:
+                    return count
+                await asyncio.wait({task for _, task in self._executing.values()}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _work(self) -> None:
+        changes = self._store.changes
+        while not self._stopping:
+            mark = changes.mark(RUNNABLE)
+            room = self._max_concurrent_runs - len(self._executing)
+            try:
+                if room > 0:
+                    await self._claim(room)
+            except StoreError as error:
+                self._emitter.error(error, "claiming runs")
+                # Not woken by our own notices: a database in trouble is given time.
+                await changes.wait("recovery", self._polling_interval)
+                continue
+            await changes.wait(RUNNABLE, self._polling_interval, mark)
+
+    async def _claim(self, limit: int) -> int:
+        now = self._clock.now()
+        leases = await self._store.write(
+            operations.claim(
+                owner=self.worker_id,
+                token=self._make_id(),
+                job_names=list(self._jobs),
+                limit=limit,
+                executing=self._executing,
+                now=now,
+                expires_at=now + round(self._stale_threshold * 1000),
+            )
+        )
+        for lease in leases:
+            self._begin(lease, now)
+        return len(leases)
+
+    def _begin(self, lease: Lease, now: int) -> None:
+        if self._emitter.hears("run:leased"):
+            detail = {"workerId": self.worker_id, "attempt": lease.attempt}
+            self._emitter.emit(
+                entry_event(
+                    "run:leased",
+                    lease.seq,
+                    lease.number,
+                    lease.run_id,
+                    lease.job_name,
+                    lease.labels,
+                    None,
+                    detail,
+                    None,
+                    now,
+                )
+            )
+        self._store.changes.notify(JOURNAL)
+        execution = Execution(self._store, self._clock, self._emitter, self._caller, self._jobs[lease.job_name], lease)
+        self._store.writers += 1
+        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(
+            execution.run(), name=f"durably run {lease.run_id}"
+        )
+        self._executing[lease.run_id] = (execution, task)
+        task.add_done_callback(lambda task: self._ended(lease.run_id, task))
+        self._beat_later()
+
+    def _ended(self, run_id: str, task: asyncio.Task[object]) -> None:
+        self._store.writers -= 1
+        del self._executing[run_id]
+        self._store.changes.notify(RUNNABLE)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._emitter.error(error, "executing a run", run_id)
+
+    async def _finish_all(self) -> None:
+        while self._executing:
+            await asyncio.wait({task for _, task in self._executing.values()})
+
+    # -- leases ------------------------------------------------------------------------------------------
+
+    async def _enter(self) -> None:
+        self._store.announce(self.worker_id)
+        await self._free_the_dead()
+
+    async def _free_the_dead(self) -> None:
+        """Free the leases of workers that are certainly gone, without waiting for their end."""
+        owners = await self._store.read(operations.other_owners(self.worker_id))
+        if owners and (gone := self._store.gone(owners)):
+            await self._store.write(operations.free_leases_of(gone))
+            self._store.changes.notify(RUNNABLE)
+
+    def _beat_later(self) -> None:
+        if self._heartbeat is None:
+            self._heartbeat = self._clock.call_later(self._heartbeat_interval, self._start_beat)
+
+    def _start_beat(self) -> None:
+        self._heartbeat = None
+        task = asyncio.get_running_loop().create_task(self._beat())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _beat(self) -> None:
+        """Renew the leases, and end the executions of runs that are not ours any more."""
+        held = [(run_id, execution.lease.generation) for run_id, (execution, _) in self._executing.items()]
+        try:
+            if held:
+                expires_at = self._clock.now() + round(self._stale_threshold * 1000)
+                found = await self._store.write(operations.renew_leases(held, expires_at))
+                self._settle(held, {run.run_id: run for run in found})
+            await self._free_the_dead()
+        except StoreError as error:
+            self._emitter.error(error, "renewing leases")
+        if self._executing or self._loop is not None:
+            self._beat_later()
+
+    def _settle(self, held: list[tuple[str, int]], found: dict[str, operations.Ownership]) -> None:
+        for run_id, generation in held:
+            if run_id not in self._executing:
+                continue
+            execution, _ = self._executing[run_id]
+            run = found.get(run_id)
+            if run is not None and run.status == "leased" and run.generation == generation:
+                if self._emitter.hears("run:lease-renewed"):
+                    lease = execution.lease
+                    self._emitter.emit(
+                        Event(
+                            "run:lease-renewed",
+                            None,
+                            None,
+                            instant(self._clock.now()),
+                            run_id,
+                            lease.job_name,
+                            lease.labels,
+                            worker_id=self.worker_id,
+                        )
+                    )
+            elif execution.lease.generation == generation:
+                cancelled = run is not None and run.status == "cancelled"
+                execution.end(RunInterrupted() if cancelled else LeaseLost())
