@@ -1,0 +1,141 @@
+"""What a person sees: events on stderr while a run executes, values and tables on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from durably_web.events import Event
+from durably_web.records import Instant
+
+MOST_ROWS = 20
+
+_LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red"}
+_STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "dim", "leased": "cyan", "pending": "yellow"}
+
+
+def output_console() -> Console:
+    """The console on stdout. What goes to a file or to another program is not cut to a terminal's width."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def when(instant: Instant | None) -> str:
+    """An instant in the local time zone, to the second."""
+    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S") if instant else ""
+
+
+def status_text(status: str) -> Text:
+    return Text(status, style=_STATUS_STYLES.get(status, ""))
+
+
+def data_text(data: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value if isinstance(value, str) else _compact(value)}" for key, value in data.items())
+
+
+class Watch:
+    """Shows the events of runs: log lines and, on a terminal, a progress bar; a line per progress elsewhere."""
+
+    def __init__(self, *, name_runs: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._name_runs = name_runs
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if self._console.is_terminal and not name_runs:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+
+    def __enter__(self) -> Watch:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str, style: str = "") -> None:
+        if self._console.is_terminal:
+            self._console.print(Text(text, style=style))
+        else:
+            # As it is: a log file has no width.
+            print(text, file=sys.stderr, flush=True)
+
+    def hear(self, event: Event) -> None:
+        """Show an event, if it is one that a person wants to see."""
+        about = f"{event.run_id} " if self._name_runs else ""
+        if event.type == "log:write":
+            data = f"  {data_text(event.data)}" if event.data else ""
+            level = event.level or "info"
+            self.say(f"{about}{level:<7} {event.message}{data}", _LEVEL_STYLES.get(level, ""))
+        elif event.type == "run:progress" and event.progress is not None:
+            self._progress(event, about)
+        elif event.type == "worker:error":
+            self.say(f"error   {event.error} ({event.context})", "red")
+        elif self._name_runs and event.type == "run:leased":
+            self.say(f"{about}started {event.job_name}, attempt {event.attempt}")
+        elif self._name_runs and event.type in ("run:complete", "run:fail", "run:cancel"):
+            ending = {"run:complete": "completed", "run:fail": f"failed: {event.error}", "run:cancel": "cancelled"}
+            self.say(f"{about}{ending[event.type]}", "red" if event.type == "run:fail" else "")
+
+    def _progress(self, event: Event, about: str) -> None:
+        progress = event.progress
+        assert progress is not None
+        total = "" if progress.total is None else f"/{progress.total:g}"
+        if self._bar is None:
+            message = f" {progress.message}" if progress.message else ""
+            self.say(f"{about}progress {progress.current:g}{total}{message}")
+            return
+        description = progress.message or event.job_name or ""
+        if self._task is None:
+            self._task = self._bar.add_task(description)
+        self._bar.update(self._task, description=description, completed=progress.current, total=progress.total)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout, for other programs."""
+    print(_compact(value))
+
+
+def print_value(value: Any) -> None:
+    """A value for a person: an object as lines, its lists of objects as tables, anything else as JSON."""
+    console = output_console()
+    if not isinstance(value, dict):
+        console.print_json(json.dumps(value))
+        return
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    tables: list[Table] = []
+    for key, item in value.items():
+        if isinstance(item, list) and item and all(isinstance(row, dict) for row in item):
+            tables.append(_rows_table(key, item))
+        else:
+            facts.add_row(Text(key, style="bold"), Text(item if isinstance(item, str) else _compact(item)))
+    console.print(facts)
+    for table in tables:
+        console.print()
+        console.print(table)
+
+
+def _rows_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    title += f": the first {MOST_ROWS} of {len(rows)}" if len(rows) > MOST_ROWS else ""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        numbers = all(isinstance(row.get(column), (int, float)) for row in rows)
+        table.add_column(
+            column, justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis", max_width=60
+        )
+    for row in rows[:MOST_ROWS]:
+        cells = (row.get(column, "") for column in columns)
+        table.add_row(*(Text(cell if isinstance(cell, str) else _compact(cell)) for cell in cells))
+    return table
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
