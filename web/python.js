@@ -1,0 +1,130 @@
+/**
+ * Starting Python: Pyodide, our wheel, what the job files require, and the bridge that joins them to SQLite.
+ *
+ * @module
+ */
+
+import { DurablyError, errorOf, failureOf } from "./failures.js";
+import { fetchBytes, fetchJson, fetchText } from "./files.js";
+
+/** @typedef {import("pyodide").PyodideInterface} Pyodide */
+/** @typedef {import("./protocol.js").BootOptions} BootOptions */
+/** @typedef {import("./protocol.js").Phase} Phase */
+/** @typedef {{version: string, wheel: string, micropip: string, pyodide_http: string}} Manifest */
+
+/**
+ * What Python calls, as the module `durably_bridge`.
+ *
+ * @typedef {object} Bridge
+ * @property {(text: string) => string} run_batch
+ * @property {(text: string) => void} post  hands an event, as JSON, to the page
+ */
+
+/**
+ * The Python side of the bridge, `durably_web.browser`. It speaks JSON, so that no object of one language lives in the other.
+ *
+ * @typedef {object} Engine
+ * @property {(request: string) => Promise<string>} handle
+ * @property {() => Promise<void>} stop
+ */
+
+const HTTP_WHEEL = "/lib/pyodide_http.whl";
+
+/**
+ * Everything that can be had before the database is open.
+ *
+ * @param {BootOptions} options
+ * @param {(phase: Phase) => void} onPhase
+ * @returns {Promise<{pyodide: Pyodide, sources: {name: string, source: string}[]}>}
+ */
+export async function bootPython({ runtime, jobs, requirements }, onPhase) {
+  const manifestUrl = new URL("manifest.json", runtime).href;
+  const manifest = /** @type {Promise<Manifest>} */ (fetchJson(manifestUrl, "the manifest"));
+  /** @param {"wheel" | "pyodide_http"} part */
+  const wheelOf = async (part) => fetchBytes(new URL((await manifest)[part], manifestUrl).href, "the wheel");
+
+  const [pyodide, wheel, http, sources] = await Promise.all([
+    loadPyodide(new URL("pyodide/", runtime).href),
+    wheelOf("wheel"),
+    wheelOf("pyodide_http"),
+    Promise.all(jobs.map(async (url) => ({ name: fileName(url), source: await fetchText(url, "the job file") }))),
+  ]);
+  pyodide.unpackArchive(wheel, "wheel");
+  // Stays packed: few jobs need it, and those import it from the archive.
+  pyodide.FS.writeFile(HTTP_WHEEL, http);
+  if (requirements.length > 0) {
+    onPhase("requirements");
+    await install(pyodide, new URL((await manifest).micropip, manifestUrl).href, requirements);
+  }
+  return { pyodide, sources };
+}
+
+/**
+ * @param {Pyodide} pyodide
+ * @param {Bridge} bridge
+ * @param {{name: string, source: string}[]} sources  the job files
+ * @returns {Promise<Engine>}
+ */
+export async function startEngine(pyodide, bridge, sources) {
+  pyodide.registerJsModule("durably_bridge", bridge);
+  const browser = pyodide.pyimport("durably_web.browser");
+  const outcome = JSON.parse(await browser.start(JSON.stringify({ jobs: sources, http_wheel: HTTP_WHEEL })));
+  if (outcome.error) throw errorOf(outcome.error);
+  // Taken out once: every look at an attribute makes a proxy that somebody has to free.
+  return { handle: browser.handle, stop: browser.stop };
+}
+
+/** @param {string} indexURL */
+async function loadPyodide(indexURL) {
+  try {
+    const { loadPyodide: load } = await import(`${indexURL}pyodide.mjs`);
+    return /** @type {Pyodide} */ (await load({ indexURL }));
+  } catch (error) {
+    throw new DurablyError("BootFailed", `Python could not be started from ${indexURL}: ${failureOf(error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+/**
+ * @param {Pyodide} pyodide
+ * @param {string} micropip  URL of its wheel
+ * @param {string[]} requirements
+ */
+async function install(pyodide, micropip, requirements) {
+  await pyodide.loadPackage(micropip, { checkIntegrity: false, messageCallback() {} });
+  let installer;
+  try {
+    // A package that could not be loaded was only logged: the import is what tells.
+    installer = pyodide.pyimport("micropip");
+  } catch (error) {
+    throw new DurablyError("NotFound", `micropip could not be loaded from ${micropip}`, { cause: error });
+  }
+  try {
+    for (const requirement of requirements) {
+      try {
+        await installer.install(requirement);
+      } catch (error) {
+        throw new DurablyError("RequirementFailed", `${requirement} could not be installed: ${lastLine(error)}`, {
+          cause: error,
+        });
+      }
+    }
+  } finally {
+    installer.destroy();
+  }
+}
+
+/**
+ * Of a Python traceback, what went wrong.
+ *
+ * @param {unknown} error
+ */
+function lastLine(error) {
+  return failureOf(error).message.trim().split("\n").at(-1);
+}
+
+/** @param {string} url */
+function fileName(url) {
+  return decodeURIComponent(new URL(url).pathname.split("/").at(-1) ?? "");
+}

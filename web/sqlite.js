@@ -1,0 +1,271 @@
+/**
+ * SQLite: loading it, and running batches on a connection.
+ *
+ * @module
+ */
+
+import { DurablyError, failureOf } from "./failures.js";
+import { decode, encodeBytes, encodeFloat, encodeInteger, Float } from "./values.js";
+
+/** @typedef {import("@sqlite.org/sqlite-wasm").Sqlite3Static} Sqlite3 */
+/** @typedef {import("@sqlite.org/sqlite-wasm").Database} Database */
+/** @typedef {import("@sqlite.org/sqlite-wasm").PreparedStatement} Statement */
+/** @typedef {import("./values.js").WireValue} WireValue */
+
+/**
+ * @typedef {{mode: "read" | "write", statements: [string, unknown[]][]}} BatchMessage
+ * @typedef {{code: string, message: string, index: number | null}} BatchFailure
+ */
+
+const STATEMENTS_KEPT = 128;
+
+/** What the file system said last; SQLite itself only passes on that there was an error. */
+let storageFailure = /** @type {unknown} */ (null);
+
+/**
+ * Download and start SQLite WASM.
+ *
+ * @param {string} runtime  URL of the folder that has `sqlite/`
+ * @returns {Promise<Sqlite3>}
+ */
+export async function loadSqlite(runtime) {
+  const scope = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (globalThis));
+  scope.sqlite3ApiConfig = {
+    // Those two would start workers that only pages with special headers could use.
+    disable: { vfs: { opfs: true, "opfs-vfs": true, "opfs-wl": true, kvvfs: true } },
+    log() {},
+    warn() {},
+    debug() {},
+    /** @param {unknown[]} details */
+    error(...details) {
+      storageFailure = details.find((detail) => detail instanceof Error || detail instanceof DOMException) ?? null;
+    },
+  };
+  const url = new URL("sqlite/index.mjs", runtime).href;
+  try {
+    const { default: init } = await import(url);
+    return await init();
+  } catch (error) {
+    throw new DurablyError("StoreUnavailable", `SQLite could not be loaded from ${url}: ${failureOf(error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Signals a result code of SQLite's with its message. */
+class ResultError extends Error {
+  /**
+   * @param {number} resultCode
+   * @param {string} message
+   */
+  constructor(resultCode, message) {
+    super(message);
+    this.resultCode = resultCode;
+  }
+}
+
+/**
+ * What went wrong, by the database's own name for it.
+ *
+ * @param {Sqlite3} sqlite3
+ * @param {unknown} error
+ * @returns {{code: string, message: string}}
+ */
+export function classify(sqlite3, error) {
+  const message = failureOf(error).message.replace(/^SQLITE_\w+: sqlite3 result code \d+: /, "");
+  const resultCode = /** @type {{resultCode?: number}} */ (error).resultCode;
+  if (resultCode === undefined) return { code: "INVALID_VALUE", message };
+  const { capi } = sqlite3;
+  const primary = resultCode & 0xff;
+  if (primary !== capi.SQLITE_CONSTRAINT && storageFailure !== null && isFull(storageFailure)) {
+    // A full disk comes out of SQLite as an I/O error: only the file system knew.
+    return { code: "SQLITE_FULL", message: "no room left" };
+  }
+  const code = capi.sqlite3_js_rc_str(resultCode) || capi.sqlite3_js_rc_str(primary) || `SQLITE_${resultCode}`;
+  return { code, message };
+}
+
+/** @param {unknown} error */
+function isFull(error) {
+  const { name, message } = failureOf(error);
+  // The second is what the pool says of a write() that wrote less than all, and only a full disk does that.
+  return name === "QuotaExceededError" || message.startsWith("Unknown write() failure");
+}
+
+/** One database, and the statements prepared on it. */
+export class Connection {
+  #sqlite3;
+  #db;
+  #release;
+  #text = new TextDecoder("utf-8", { ignoreBOM: true });
+  /** @type {Map<string, Statement>} least recently used first */
+  #statements = new Map();
+
+  /**
+   * @param {Sqlite3} sqlite3
+   * @param {Database} db
+   * @param {() => void} [release]  called when the database is closed
+   */
+  constructor(sqlite3, db, release = () => {}) {
+    this.#sqlite3 = sqlite3;
+    this.#db = db;
+    this.#release = release;
+  }
+
+  /** How many statements are kept prepared. */
+  get prepared() {
+    return this.#statements.size;
+  }
+
+  /**
+   * Run the statements of a batch as one transaction: all of them, or none.
+   *
+   * @param {string} text  a `BatchMessage`
+   * @returns {string} `{rows}` with the rows of each statement, or `{error: BatchFailure}`
+   */
+  runBatch(text) {
+    storageFailure = null;
+    /** @type {number | null} */
+    let index = null;
+    let inTransaction = false;
+    try {
+      /** @type {BatchMessage} */
+      const { mode, statements } = JSON.parse(text);
+      if (statements.length > 1) {
+        // Taking the write lock first means never having to upgrade. One statement is a transaction by itself.
+        this.query(mode === "write" ? "BEGIN IMMEDIATE" : "BEGIN");
+        inTransaction = true;
+      }
+      /** @type {WireValue[][][]} */
+      const results = [];
+      for (index = 0; index < statements.length; index++) {
+        const [sql, params] = /** @type {[string, unknown[]]} */ (statements[index]);
+        results.push(this.query(sql, params));
+      }
+      index = null;
+      if (inTransaction) this.query("COMMIT");
+      return JSON.stringify({ rows: results });
+    } catch (error) {
+      const failure = { ...classify(this.#sqlite3, error), index };
+      if (inTransaction) this.#rollback();
+      return JSON.stringify({ error: failure });
+    }
+  }
+
+  /**
+   * @param {string} sql  one statement
+   * @param {unknown[]} [params]  as they came over the wire
+   * @returns {WireValue[][]}
+   */
+  query(sql, params = []) {
+    const { capi } = this.#sqlite3;
+    const statement = this.#prepare(sql);
+    const pointer = /** @type {number} */ (statement.pointer);
+    try {
+      if (params.length !== statement.parameterCount) {
+        throw new ResultError(
+          capi.SQLITE_RANGE,
+          `the statement has ${statement.parameterCount} parameters, and ${params.length} were given`,
+        );
+      }
+      for (let at = 0; at < params.length; at++) this.#bind(statement, at + 1, decode(params[at]));
+      const columns = capi.sqlite3_column_count(pointer);
+      const rows = [];
+      for (;;) {
+        const outcome = capi.sqlite3_step(pointer);
+        if (outcome === capi.SQLITE_DONE) return rows;
+        if (outcome !== capi.SQLITE_ROW) throw new ResultError(outcome, capi.sqlite3_errmsg(this.#db));
+        const row = [];
+        for (let column = 0; column < columns; column++) row.push(this.#column(pointer, column));
+        rows.push(row);
+      }
+    } finally {
+      capi.sqlite3_reset(pointer);
+      if (params.length > 0) capi.sqlite3_clear_bindings(pointer);
+    }
+  }
+
+  /** Release the database and its files; safe to call twice. */
+  close() {
+    if (!this.#db.isOpen()) return;
+    for (const statement of this.#statements.values()) statement.finalize();
+    this.#statements.clear();
+    this.#db.close();
+    this.#release();
+  }
+
+  /** @param {string} sql */
+  #prepare(sql) {
+    let statement = this.#statements.get(sql);
+    if (statement !== undefined) {
+      this.#statements.delete(sql);
+    } else {
+      const { capi } = this.#sqlite3;
+      statement = this.#db.prepare(sql);
+      const rest = sql.slice(capi.sqlite3_sql(/** @type {number} */ (statement.pointer)).length);
+      if (!/^[\s;]*$/.test(rest)) {
+        statement.finalize();
+        throw new ResultError(capi.SQLITE_MISUSE, `one statement at a time, and this is left over: ${rest.trim()}`);
+      }
+      if (this.#statements.size >= STATEMENTS_KEPT) {
+        const [oldest, forgotten] = /** @type {[string, Statement]} */ (this.#statements.entries().next().value);
+        this.#statements.delete(oldest);
+        forgotten.finalize();
+      }
+    }
+    this.#statements.set(sql, statement);
+    return statement;
+  }
+
+  /**
+   * @param {Statement} statement
+   * @param {number} at
+   * @param {import("./values.js").Value} value
+   */
+  #bind(statement, at, value) {
+    if (value instanceof Float) {
+      // bind() would store 1.0 as an integer.
+      this.#sqlite3.capi.sqlite3_bind_double(/** @type {number} */ (statement.pointer), at, value.value);
+    } else {
+      statement.bind(at, value);
+    }
+  }
+
+  /**
+   * @param {number} pointer  of a statement that has a row
+   * @param {number} column
+   * @returns {WireValue}
+   */
+  #column(pointer, column) {
+    const { capi, wasm } = this.#sqlite3;
+    switch (capi.sqlite3_column_type(pointer, column)) {
+      case capi.SQLITE_NULL:
+        return null;
+      case capi.SQLITE_INTEGER:
+        return encodeInteger(capi.sqlite3_column_int64(pointer, column));
+      case capi.SQLITE_FLOAT:
+        return encodeFloat(capi.sqlite3_column_double(pointer, column));
+      case capi.SQLITE_TEXT: {
+        // Not sqlite3_column_text(), which ends at the first NUL.
+        const start = capi.sqlite3_column_blob(pointer, column);
+        const size = capi.sqlite3_column_bytes(pointer, column);
+        return size === 0 ? "" : this.#text.decode(wasm.heap8u().subarray(Number(start), Number(start) + size));
+      }
+      default: {
+        const start = capi.sqlite3_column_blob(pointer, column);
+        const size = capi.sqlite3_column_bytes(pointer, column);
+        return encodeBytes(wasm.heap8u().slice(Number(start), Number(start) + size));
+      }
+    }
+  }
+
+  #rollback() {
+    // Some errors (a full disk) have ended the transaction already.
+    if (this.#sqlite3.capi.sqlite3_get_autocommit(this.#db) !== 0) return;
+    try {
+      this.query("ROLLBACK");
+    } catch {
+      // The error that led here is the one to report.
+    }
+  }
+}
