@@ -7,7 +7,6 @@ import contextvars
 import inspect
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
 
@@ -37,14 +36,22 @@ class ThreadCaller:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="durably-step")
+        # Not at the top: Pyodide has no threads, and should not spend time on loading them.
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-step")
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, fn, *args))
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def caller(threads: int) -> Caller:

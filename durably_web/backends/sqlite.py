@@ -141,7 +141,11 @@ class SqliteExecutor:
     def version(self) -> int | None:
         if self._connection is None or self._in_memory:
             return None
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            # Busy, perhaps with the other's recovery; whoever waits looks again by itself.
+            return None
         return version
 
     def announce(self, worker_id: str) -> None:
