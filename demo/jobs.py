@@ -117,8 +117,8 @@ class Table(NamedTuple):
     group_by: int | None
 
 
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-LEADING_ZERO = re.compile(r"[+-]?0\d+")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "-"))
 LIMITS = {"latitude": 90.0, "lat": 90.0, "longitude": 180.0, "lon": 180.0, "lng": 180.0}
 
@@ -163,7 +163,7 @@ def read_records(lines: list[str], delimiter: str) -> Iterator[Row]:
                 line = begin + consumed + 1
                 consumed = reader.line_num
                 at = begin + consumed
-                if fields and (len(fields) > 1 or fields[0].strip()):
+                if len(fields) > 1 or (fields and lines[line - 1].strip()):
                     yield Row(line, fields)
         except csv.Error:
             unclosed += 1
