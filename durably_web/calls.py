@@ -8,7 +8,10 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 class Caller(Protocol):
@@ -36,14 +39,14 @@ class ThreadCaller:
     """
 
     def __init__(self, threads: int) -> None:
-        # Not at the top: Pyodide has no threads, and should not spend time on loading them.
-        from concurrent.futures import ThreadPoolExecutor
-
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if self._pool is None:
+            # Not at the top: Pyodide has no threads, and should not spend time on loading them.
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-step")
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, fn, *args))
