@@ -1,0 +1,145 @@
+"""Executors around another one, for what a database only does on bad days."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from durably_web.errors import StoreUnavailable
+from durably_web.store import statements
+from durably_web.store.batch import Batch, Executor, Rows
+
+
+class Wrapper:
+    """Passes everything on."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        return await self.inner.run(batch)
+
+    def version(self) -> int | None:
+        return self.inner.version()
+
+    def announce(self, worker_id: str) -> None:
+        self.inner.announce(worker_id)
+
+    def gone(self, worker_ids: Iterable[str]) -> list[str]:
+        return self.inner.gone(worker_ids)
+
+
+class CountingExecutor(Wrapper):
+    """Keeps the batches that crossed."""
+
+    def __init__(self, inner: Executor) -> None:
+        super().__init__(inner)
+        self.batches: list[Batch] = []
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        self.batches.append(batch)
+        return await self.inner.run(batch)
+
+    def writes_of(self, sql: str) -> list[int]:
+        """How often `sql` occurs in each write batch that has it."""
+        counts = [sum(statement.sql == sql for statement in batch.statements) for batch in self.batches]
+        return [count for count in counts if count]
+
+
+class RepeatingExecutor(Wrapper):
+    """Sends every batch twice, as after a lost reply, and gives the second reply.
+
+    A migration is sent once: DDL has no fence, and its second send says so with an error.
+    """
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if all(statement.sql != statements.RECORD_MIGRATION for statement in batch.statements):
+            await self.inner.run(batch)
+        return await self.inner.run(batch)
+
+
+class SuspendingExecutor(Wrapper):
+    """Lets the event loop turn before and after each batch, as a database across a network does."""
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        await _turn()
+        results = await self.inner.run(batch)
+        await _turn()
+        return results
+
+
+class HeldExecutor(Wrapper):
+    """Lets batches wait at the door while it is held; counts them."""
+
+    def __init__(self, inner: Executor) -> None:
+        super().__init__(inner)
+        self.arrived = 0
+        self._door: asyncio.Event = asyncio.Event()
+        self._door.set()
+
+    def hold(self) -> None:
+        self._door.clear()
+
+    def release(self) -> None:
+        self._door.set()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        self.arrived += 1
+        await self._door.wait()
+        return await self.inner.run(batch)
+
+
+Fault = Literal["before", "after", "dead"]
+
+
+class FaultyExecutor(Wrapper):
+    """Fails at one batch: before it is executed, after it (the reply is lost), or at it and for ever.
+
+    Counts from 1, from the moment that `at` is set; 0 never fails.
+    """
+
+    def __init__(self, inner: Executor, fault: Fault = "before", at: int = 0) -> None:
+        super().__init__(inner)
+        self.fault = fault
+        self.at = at
+        self.count = 0
+        self.fell = False
+        self.on_fall: Callable[[], None] = lambda: None
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if self.at:
+            self.count += 1
+            if self.count == self.at or (self.fault == "dead" and self.count > self.at):
+                first, self.fell = not self.fell, True
+                if self.fault == "after":
+                    await self.inner.run(batch)
+                if first:
+                    self.on_fall()
+                raise StoreUnavailable(f"batch {self.count} met a fault ({self.fault})", code="FAULT")
+        return await self.inner.run(batch)
+
+
+class MortalExecutor(Wrapper):
+    """Reaches the database until `die`; then nothing of it arrives any more."""
+
+    dead = False
+
+    def die(self) -> None:
+        self.dead = True
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if self.dead:
+            raise StoreUnavailable("this process is dead", code="DEAD")
+        return await self.inner.run(batch)
+
+
+async def _turn() -> None:
+    for _ in range(2):
+        await asyncio.sleep(0)
