@@ -1,7 +1,6 @@
 """The demo's job: import a CSV file in chunks. A browser tab and a server run this same file.
 
-A run may be killed at any moment. What it stored is not done again: the next execution reads the stored
-steps, and goes on with the first chunk that has no result.
+A run may be killed at any moment: the next execution goes on with the first chunk that has no stored result.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from durably_web import Step, job
 
@@ -49,12 +48,6 @@ async def import_csv(step: Step, input: CsvImport) -> dict[str, Any]:
     total = math.ceil(len(table.rows) / size)
     store = ChunkStore(step.run_id)
 
-    # Log lines are written inside of steps, so that an execution that goes on does not write them again.
-    async def start() -> None:
-        step.log.info(f"read {name}: {len(table.rows)} rows, {len(table.columns)} columns, {total} chunks")
-        if not table.rows:
-            step.log.warning(f"{name} has a header and no rows")
-
     executed: list[int] = []
 
     async def save(number: int) -> dict[str, Any]:
@@ -75,10 +68,13 @@ async def import_csv(step: Step, input: CsvImport) -> dict[str, Any]:
 
     async def summarise() -> dict[str, Any]:
         step.log.info("computing the figures from what was saved")
-        chunks = [await store.read(number) for number in range(1, total + 1)]
+        chunks = await asyncio.gather(*(store.read(number) for number in range(1, total + 1)))
         return figures(table, chunks)
 
-    await step.run("start", start)
+    # A line that an earlier execution has stored is not stored again.
+    step.log.info(f"read {name}: {len(table.rows)} rows, {len(table.columns)} columns, {total} chunks")
+    if not table.rows:
+        step.log.warning(f"{name} has a header and no rows")
     rejected: list[dict[str, Any]] = []
     rejected_count = 0
     for number in range(1, total + 1):
@@ -319,14 +315,13 @@ class Chunk(NamedTuple):
 class ChunkStore:
     """Where the rows go: one file per chunk, outside of the engine's database, with its own counts.
 
-    The engine never repeats a step whose result is stored. Between the effect of a step (here: the file) and its
-    stored result there is always a moment, and a run killed right then repeats that one step; nothing that is
-    not in the same transaction can prevent it. So `save` is made to be asked twice: the run and the number of the chunk
-    are its name, and a chunk that is there already keeps its rows. `times_asked` keeps count of that honestly.
+    The engine never repeats a step whose result is stored. But between the effect of a step (here: the file) and its
+    stored result there is a moment, and a run killed right then repeats that one step. So `save` is made to be
+    asked twice: a chunk that is there already keeps its rows, and `times_asked` tells that it happened.
     """
 
     def __init__(self, run_id: str) -> None:
-        self._folder: Folder = BrowserFolder(run_id) if sys.platform == "emscripten" else DiskFolder(run_id)
+        self._folder = BrowserFolder(run_id) if sys.platform == "emscripten" else DiskFolder(run_id)
 
     async def save(self, number: int, rows: list[list[str]]) -> int:
         """Save a chunk once, and return how often it was asked for. Safe to repeat; a file is whole or absent."""
@@ -344,16 +339,6 @@ class ChunkStore:
         return Chunk(*json.loads(text))
 
 
-class Folder(Protocol):
-    """A place for small files that outlives the process or the tab."""
-
-    async def read(self, name: str) -> str | None:
-        """The file's text, or `None` where there is no such file."""
-
-    async def write(self, name: str, text: str) -> None:
-        """Replace the file as a whole: whoever is killed in the middle leaves the old one."""
-
-
 class DiskFolder:
     """`imports/<run>/` in the working directory, or below `$IMPORTS`."""
 
@@ -361,10 +346,12 @@ class DiskFolder:
         self._path = Path(os.environ.get("IMPORTS", "imports"), run_id)
 
     async def read(self, name: str) -> str | None:
+        """The file's text, or `None` where there is no such file."""
         path = self._path / name
         return path.read_text("utf-8") if path.exists() else None
 
     async def write(self, name: str, text: str) -> None:
+        """Replace the file as a whole: whoever is killed in the middle leaves the old one."""
         await asyncio.to_thread(self._replace, self._path / name, text)
 
     def _replace(self, path: Path, text: str) -> None:
@@ -382,6 +369,7 @@ class BrowserFolder:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
+        self._folder: Any = None
 
     async def read(self, name: str) -> str | None:
         from pyodide.ffi import JsException
@@ -403,8 +391,10 @@ class BrowserFolder:
         await stream.close()
 
     async def _open(self) -> Any:
-        from js import navigator
+        if self._folder is None:
+            from js import navigator
 
-        root = await navigator.storage.getDirectory()
-        imports = await root.getDirectoryHandle("imports", create=True)
-        return await imports.getDirectoryHandle(self._run_id, create=True)
+            root = await navigator.storage.getDirectory()
+            imports = await root.getDirectoryHandle("imports", create=True)
+            self._folder = await imports.getDirectoryHandle(self._run_id, create=True)
+        return self._folder
