@@ -148,6 +148,10 @@ class _Patching:
 
     def exec_module(self, module: Any) -> None:
         self.loader.exec_module(module)
+        # The import system does this only after us, and the patch looks the module up by its full name.
+        parent, _, child = module.__name__.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
         if self.wheel not in sys.path:
             sys.path.append(self.wheel)
         getattr(importlib.import_module("pyodide_http"), self.patch)()

@@ -56,14 +56,17 @@ async function openPool(sqlite3, place) {
   const deadline = performance.now() + HANDLES_PATIENCE_MS;
   for (let pause = 10; ; pause = Math.min(pause * 2, 500)) {
     try {
-      return await sqlite3.installOpfsSAHPoolVfs({
-        name: place.vfs,
-        directory: place.directory,
-        // Without the first, a failed opening deletes the files; without the second, it can never be repeated.
-        preserveOnInitFailure: true,
-        ...{ forceReinitIfPreviouslyFailed: true },
-      });
+      return await answered(
+        sqlite3.installOpfsSAHPoolVfs({
+          name: place.vfs,
+          directory: place.directory,
+          // Without the first, a failed opening deletes the files; without the second, it can never be repeated.
+          preserveOnInitFailure: true,
+          ...{ forceReinitIfPreviouslyFailed: true },
+        }),
+      );
     } catch (error) {
+      if (error instanceof DurablyError) throw error;
       const failure = failureOf(error);
       if (failure.name === "QuotaExceededError") {
         throw new DurablyError("StorageFull", "no room left to open the database", { cause: error });
@@ -82,6 +85,26 @@ async function openPool(sqlite3, place) {
       }
       await new Promise((resume) => setTimeout(resume, pause));
     }
+  }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} request  to the file system
+ * @returns {Promise<T>} rejects when there is no answer
+ */
+async function answered(request) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const silence = new Promise((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new DurablyError("StoreUnavailable", "the browser's file system does not answer: reload the page"));
+    }, HANDLES_PATIENCE_MS);
+  });
+  try {
+    return await /** @type {Promise<T>} */ (Promise.race([request, silence]));
+  } finally {
+    clearTimeout(timer);
   }
 }
 

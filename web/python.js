@@ -28,35 +28,62 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {() => Promise<void>} stop
  */
 
+const PYODIDE_FILES = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"];
 const HTTP_WHEEL = "/lib/pyodide_http.whl";
 
 /**
- * Everything that can be had before the database is open.
+ * What a start needs from the server.
+ *
+ * @typedef {object} Parts
+ * @property {Uint8Array} wheel
+ * @property {Uint8Array} http
+ * @property {string} micropip  URL of its wheel
+ * @property {{name: string, source: string}[]} sources  the job files
+ */
+
+/**
+ * Ask for everything at once, and compute nothing yet.
  *
  * @param {BootOptions} options
- * @param {(phase: Phase) => void} onPhase
- * @returns {Promise<{pyodide: Pyodide, sources: {name: string, source: string}[]}>}
+ * @returns {Promise<Parts>}
  */
-export async function bootPython({ runtime, jobs, requirements }, onPhase) {
+export async function downloadParts({ runtime, jobs }) {
+  // Pyodide fetches these itself; asked for now, they are in the cache by then.
+  for (const file of PYODIDE_FILES) void fetch(new URL(`pyodide/${file}`, runtime)).catch(() => {});
   const manifestUrl = new URL("manifest.json", runtime).href;
   const manifest = /** @type {Promise<Manifest>} */ (fetchJson(manifestUrl, "the manifest"));
-  /** @param {"wheel" | "pyodide_http"} part */
-  const wheelOf = async (part) => fetchBytes(new URL((await manifest)[part], manifestUrl).href, "the wheel");
-
-  const [pyodide, wheel, http, sources] = await Promise.all([
-    loadPyodide(new URL("pyodide/", runtime).href),
-    wheelOf("wheel"),
-    wheelOf("pyodide_http"),
+  /** @param {"wheel" | "micropip" | "pyodide_http"} part */
+  const urlOf = async (part) => new URL((await manifest)[part], manifestUrl).href;
+  const [wheel, http, micropip, sources] = await Promise.all([
+    urlOf("wheel").then((url) => fetchBytes(url, "the wheel")),
+    urlOf("pyodide_http").then((url) => fetchBytes(url, "the wheel")),
+    urlOf("micropip"),
     Promise.all(jobs.map(async (url) => ({ name: fileName(url), source: await fetchText(url, "the job file") }))),
+  ]);
+  return { wheel, http, micropip, sources };
+}
+
+/**
+ * Start Python, with our package and what the job files require in it.
+ *
+ * @param {BootOptions} options
+ * @param {Promise<Parts>} downloads
+ * @param {(phase: Phase) => void} onPhase
+ * @returns {Promise<Pyodide>}
+ */
+export async function bootPython({ runtime, requirements }, downloads, onPhase) {
+  const [pyodide, { wheel, http, micropip }] = await Promise.all([
+    loadPyodide(new URL("pyodide/", runtime).href),
+    downloads,
   ]);
   pyodide.unpackArchive(wheel, "wheel");
   // Stays packed: few jobs need it, and those import it from the archive.
   pyodide.FS.writeFile(HTTP_WHEEL, http);
   if (requirements.length > 0) {
     onPhase("requirements");
-    await install(pyodide, new URL((await manifest).micropip, manifestUrl).href, requirements);
+    await install(pyodide, micropip, requirements);
   }
-  return { pyodide, sources };
+  return pyodide;
 }
 
 /**

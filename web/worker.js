@@ -9,7 +9,7 @@ import { holdLifeline, lead } from "./leader.js";
 import { openDatabase } from "./opfs.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
-import { bootPython, startEngine } from "./python.js";
+import { bootPython, downloadParts, startEngine } from "./python.js";
 import { loadSqlite } from "./sqlite.js";
 
 /** @typedef {import("./protocol.js").FromWorker} FromWorker */
@@ -42,13 +42,14 @@ async function boot(options) {
   reach("locking");
   release = await lead(place.lock, () => reach("follower"));
   reach("opening");
-  // Python takes ten times as long as SQLite; neither needs the other to begin.
-  const python = bootPython(options, reach);
-  python.catch(() => {});
+  const downloads = downloadParts(options);
+  downloads.catch(() => {});
+  // Python waits for the database to be open. Where both start at once, Chromium sometimes leaves a
+  // createSyncAccessHandle() unanswered for ever, and it is no faster.
   database = loadSqlite(options.runtime).then((sqlite3) => openDatabase(sqlite3, place, options.durability));
   const connection = await database;
   reach("python");
-  const { pyodide, sources } = await python;
+  const pyodide = await bootPython(options, downloads, reach);
   reach("jobs");
   const bridge = {
     /** @param {string} text */
@@ -56,7 +57,7 @@ async function boot(options) {
     /** @param {string} text */
     post: (text) => tell({ type: "event", text }),
   };
-  engine.resolve(await startEngine(pyodide, bridge, sources));
+  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources));
   reach("running");
 }
 
