@@ -39,6 +39,7 @@ let ready = false;
  * @param {{phase?: string, error?: Error}} [detail]
  */
 function showStatus(status, { phase = "", error } = {}) {
+  /** @type {Record<string, string>} */
   const words = {
     starting: PHASES[phase] ?? "starting",
     leader: "this tab runs the jobs",
@@ -222,17 +223,17 @@ async function forgetChunks(id) {
     const root = await navigator.storage.getDirectory();
     await (await root.getDirectoryHandle("imports")).removeEntry(id, { recursive: true });
   } catch (error) {
-    if (error.name !== "NotFoundError") throw error;
+    if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
   }
 }
 
 async function start() {
   part("form-error").hidden = true;
   const chosen = new FormData(/** @type {HTMLFormElement} */ (part("import"))).get("source");
-  const file = /** @type {HTMLInputElement} */ (part("file")).files?.[0];
-  if (chosen === "file" && !file) throw new Error("Pick a CSV file first.");
-  const name = chosen === "file" ? file.name : "airports.csv";
-  const text = chosen === "file" ? await textOf(file) : await airports();
+  const file = chosen === "file" ? /** @type {HTMLInputElement} */ (part("file")).files?.[0] : null;
+  if (file === undefined) throw new Error("Pick a CSV file first.");
+  const name = file ? file.name : "airports.csv";
+  const text = file ? await textOf(file) : await airports();
   const pause = Number(/** @type {HTMLSelectElement} */ (part("pause")).value);
   const run = await durably.trigger(JOB, { text, file_name: name, pause }, { labels: { file: name } });
   await update(run.id);
@@ -298,5 +299,5 @@ try {
   for (const type of EVENTS) durably.on(type, hear);
   if (ready) await refresh();
 } catch (error) {
-  showStatus("failed", { error });
+  showStatus("failed", { error: error instanceof Error ? error : new Error(String(error)) });
 }

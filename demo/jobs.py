@@ -38,7 +38,6 @@ class CsvImport(TypedDict):
 async def import_csv(step: Step, input: CsvImport) -> dict[str, Any]:
     """Save the good rows of a CSV file chunk by chunk, name the broken ones, and count rows by group."""
     name = input.get("file_name", "the file")
-    pause = input.get("pause", 0)
     # Reading the text is not a step: it gives the same rows at each execution, and as a step's result the
     # whole file would be stored twice. The thread keeps a large file from holding up the event loop.
     table = await asyncio.to_thread(read_table, input["text"])
@@ -55,7 +54,7 @@ async def import_csv(step: Step, input: CsvImport) -> dict[str, Any]:
             step.log.info(f"going on with chunk {number}: what came before is stored")
         executed.append(number)
         good, rejected = check(table, table.rows[(number - 1) * size : number * size])
-        await asyncio.sleep(pause)
+        await asyncio.sleep(input.get("pause", 0))
         asked = await store.save(number, good)
         if asked > 1:
             step.log.warning(f"chunk {number} had been saved just before the interruption; it is not saved again")

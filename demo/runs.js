@@ -4,7 +4,11 @@ import { dayAndTime, element, part, plural } from "./elements.js";
 
 /** @typedef {"show" | "cancel" | "retry" | "delete"} Act */
 
-/** What each status is called on the page. */
+/**
+ * What each status is called on the page.
+ *
+ * @type {Record<string, string>}
+ */
 export const STATUS_WORDS = {
   pending: "waiting",
   leased: "running",

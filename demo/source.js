@@ -19,11 +19,13 @@ export async function airports() {
 export async function textOf(file) {
   if (file.size === 0) throw new Error(`${file.name} is empty.`);
   if (file.size > MOST_BYTES) throw new Error(`${file.name} is larger than 32 MB, which is too much for this demo.`);
+  const bytes = await file.arrayBuffer().catch((error) => {
+    throw new Error(`${file.name} could not be read: ${error.message}`);
+  });
   let text;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw new Error(`${file.name} could not be read: ${error.message}`);
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
     throw new Error(`${file.name} is not UTF-8 text: it is a binary file, or has to be saved as “CSV UTF-8” first.`);
   }
   if (text.includes("\0")) throw new Error(`${file.name} is not a text file: it contains NUL characters.`);
