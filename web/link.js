@@ -119,10 +119,12 @@ export class Link {
     this.#end("closed", new DurablyError("StoreUnavailable", "this client was closed"));
     if (!worker) return;
     await new Promise((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_PATIENCE_MS);
       worker.addEventListener("message", ({ data }) => {
-        if (/** @type {FromWorker} */ (data).type === "closed") resolve(undefined);
+        if (/** @type {FromWorker} */ (data).type !== "closed") return;
+        clearTimeout(timer);
+        resolve(undefined);
       });
-      setTimeout(resolve, CLOSE_PATIENCE_MS);
       send(worker, { type: "close" });
     });
     worker.terminate();

@@ -169,13 +169,14 @@ export class Connection {
         );
       }
       for (let at = 0; at < params.length; at++) this.#bind(statement, at + 1, decode(params[at]));
-      const columns = capi.sqlite3_column_count(pointer);
       const rows = [];
       for (;;) {
         const outcome = capi.sqlite3_step(pointer);
         if (outcome === capi.SQLITE_DONE) return rows;
         if (outcome !== capi.SQLITE_ROW) throw new ResultError(outcome, capi.sqlite3_errmsg(this.#db));
         const row = [];
+        // Counted now: the first step may have prepared the statement again, for a new schema.
+        const columns = rows[0]?.length ?? capi.sqlite3_column_count(pointer);
         for (let column = 0; column < columns; column++) row.push(this.#column(pointer, column));
         rows.push(row);
       }

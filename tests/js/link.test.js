@@ -1,0 +1,242 @@
+// The page's side against a worker that does what the test says: no browser, no Python.
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
+import { PROTOCOL_VERSION } from "../../web/protocol.js";
+
+/** @type {FakeWorker[]} */
+let workers = [];
+/** @type {Map<string, () => void>} */
+const lifelines = new Map();
+
+class FakeWorker extends EventTarget {
+  sent = [];
+  terminated = false;
+
+  constructor() {
+    super();
+    workers.push(this);
+  }
+
+  postMessage(message) {
+    this.sent.push(structuredClone(message));
+  }
+
+  terminate() {
+    this.terminated = true;
+  }
+
+  tell(data) {
+    this.dispatchEvent(Object.assign(new Event("message"), { data }));
+  }
+
+  answer(request, status, body) {
+    this.tell({ type: "response", id: request.id, text: JSON.stringify({ status, body }) });
+  }
+}
+
+// Browsers have had it since 2024, Node since 22.
+Promise.withResolvers ??= function () {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  return parts;
+};
+
+globalThis.Worker = FakeWorker;
+globalThis.document = { baseURI: "https://example.org/site/page.html" };
+Object.defineProperty(globalThis, "navigator", {
+  configurable: true,
+  value: {
+    locks: {
+      request: (name, { signal }, callback) =>
+        new Promise((resolve, reject) => {
+          lifelines.set(name, () => resolve(callback()));
+          signal.addEventListener("abort", () => reject(signal.reason));
+        }),
+    },
+  },
+});
+
+const { createDurably } = await import("../../web/client.js");
+
+/** @type {import("../../web/client.js").Durably[]} */
+let opened = [];
+
+beforeEach(() => {
+  workers = [];
+  opened = [];
+});
+
+afterEach(async () => {
+  for (const durably of opened) {
+    const closing = durably.close();
+    workers.at(-1).tell({ type: "closed" });
+    await closing;
+  }
+});
+
+async function lead(options = {}) {
+  const creating = createDurably({ jobs: "jobs.py", ...options });
+  workers[0].tell({ type: "hello", lifeline: "one" });
+  workers[0].tell({ type: "status", phase: "running", at: 1 });
+  const durably = await creating;
+  opened.push(durably);
+  return durably;
+}
+
+const lastRequest = (worker) => worker.sent.filter(({ type }) => type === "request").at(-1);
+
+test("the worker is told where everything is, in absolute addresses", async () => {
+  await lead({ jobs: ["jobs.py", "/more.py"], requirements: ["a-package", "wheels/x.whl"], runtime: "rt" });
+  const { type, protocol, options } = workers[0].sent[0];
+  assert.equal(type, "boot");
+  assert.equal(protocol, PROTOCOL_VERSION);
+  assert.deepEqual(options.jobs, ["https://example.org/site/jobs.py", "https://example.org/more.py"]);
+  assert.deepEqual(options.requirements, ["a-package", "https://example.org/site/wheels/x.whl"]);
+  assert.equal(options.runtime, "https://example.org/site/rt/");
+  assert.equal(options.durability, "full");
+});
+
+test("a request is answered, whatever the order of the answers", async () => {
+  const durably = await lead();
+  const first = durably.trigger("a", { n: 1 }, { idempotencyKey: "k" });
+  const request = lastRequest(workers[0]);
+  const second = durably.jobs.b.trigger();
+  workers[0].answer(lastRequest(workers[0]), 200, { runId: "2", disposition: "created" });
+  workers[0].answer(request, 200, { runId: "1", disposition: "idempotent" });
+  assert.deepEqual(await first, { id: "1", disposition: "idempotent" });
+  assert.deepEqual(await second, { id: "2", disposition: "created" });
+  assert.deepEqual(JSON.parse(request.text), {
+    method: "POST",
+    path: "/trigger",
+    query: {},
+    body: { jobName: "a", input: { n: 1 }, idempotencyKey: "k" },
+  });
+});
+
+test("an error keeps its name and message", async () => {
+  const durably = await lead();
+  const request = durably.cancel("x");
+  workers[0].answer(lastRequest(workers[0]), 409, { error: "it is completed", name: "Conflict" });
+  await assert.rejects(request, { name: "Conflict", message: "it is completed" });
+});
+
+test("an unknown run is null", async () => {
+  const durably = await lead();
+  const request = durably.getRun("x");
+  workers[0].answer(lastRequest(workers[0]), 404, { error: "there is no run", name: "NotFound" });
+  assert.equal(await request, null);
+});
+
+test("input that is not JSON is refused", async () => {
+  const durably = await lead();
+  await assert.rejects(durably.trigger("a", { n: 1n }), { name: "InvalidInput" });
+});
+
+test("a request without an answer ends", async () => {
+  const durably = await lead({ requestTimeout: 1 });
+  await assert.rejects(durably.getRuns(), { name: "TimeoutError" });
+});
+
+test("a filter becomes a query", async () => {
+  const durably = await lead();
+  const request = durably.getRuns({ jobName: "a", status: undefined, labels: { org: "acme" }, limit: 5 });
+  assert.deepEqual(JSON.parse(lastRequest(workers[0]).text).query, { jobName: "a", limit: "5", "label.org": "acme" });
+  workers[0].answer(lastRequest(workers[0]), 200, []);
+  assert.deepEqual(await request, []);
+});
+
+test("a start that fails rejects with the cause, and ends the worker", async () => {
+  const creating = createDurably({ jobs: "jobs.py" });
+  workers[0].tell({ type: "failed", error: { name: "StoreUnavailable", message: "no OPFS" } });
+  await assert.rejects(creating, { name: "StoreUnavailable", message: "no OPFS" });
+  assert.ok(workers[0].terminated);
+});
+
+test("a follower says so, and takes over", async () => {
+  const heard = [];
+  const creating = createDurably({ jobs: "jobs.py", onStatus: (status) => heard.push(status) });
+  workers[0].tell({ type: "hello", lifeline: "one" });
+  workers[0].tell({ type: "status", phase: "follower", at: 1 });
+  const durably = await creating;
+  opened.push(durably);
+  assert.equal(durably.status, "follower");
+  await assert.rejects(durably.getRuns(), { name: "StoreUnavailable", message: /another tab/ });
+  workers[0].tell({ type: "status", phase: "running", at: 2 });
+  assert.equal(durably.status, "leader");
+  assert.deepEqual(heard, ["follower", "leader"]);
+});
+
+test("events go to those who listen, and a listener that raises harms nobody", async (context) => {
+  context.mock.method(console, "error", () => {});
+  const durably = await lead();
+  const heard = [];
+  durably.on("step:complete", () => {
+    throw new Error("mine");
+  });
+  const stop = durably.on("step:complete", ({ stepName }) => heard.push(stepName));
+  durably.on("*", ({ type }) => heard.push(type));
+  const event = JSON.stringify({ type: "step:complete", stepName: "parse" });
+  workers[0].tell({ type: "event", text: event });
+  stop();
+  workers[0].tell({ type: "event", text: event });
+  assert.deepEqual(heard, ["parse", "step:complete", "step:complete"]);
+});
+
+test("waiting for a run looks again when an event says that it ended", async () => {
+  const durably = await lead();
+  const waiting = durably.waitForRun("r");
+  workers[0].answer(lastRequest(workers[0]), 200, { id: "r", isTerminal: false });
+  await turn();
+  workers[0].tell({ type: "event", text: JSON.stringify({ type: "run:complete", runId: "other" }) });
+  assert.equal(workers[0].sent.length, 2);
+  workers[0].tell({ type: "event", text: JSON.stringify({ type: "run:complete", runId: "r" }) });
+  await turn();
+  workers[0].answer(lastRequest(workers[0]), 200, { id: "r", isTerminal: true, output: 1 });
+  assert.equal((await waiting).output, 1);
+});
+
+test("a worker that dies is started again: requests are told, waiting goes on", async () => {
+  const durably = await lead();
+  const waiting = durably.waitForRun("r");
+  const request = durably.getRuns();
+  lifelines.get("one")();
+  await assert.rejects(request, { name: "StoreUnavailable" });
+  assert.equal(durably.status, "starting");
+  assert.equal(workers.length, 2);
+  workers[1].tell({ type: "hello", lifeline: "two" });
+  workers[1].tell({ type: "status", phase: "running", at: 1 });
+  await turn();
+  workers[1].answer(lastRequest(workers[1]), 200, { id: "r", isTerminal: true });
+  assert.equal((await waiting).id, "r");
+});
+
+test("a worker that keeps dying is not started for ever", async () => {
+  const durably = await lead();
+  for (let death = 0; durably.status !== "failed"; death++) {
+    assert.ok(death < 10);
+    const lifeline = `death ${death}`;
+    workers.at(-1).tell({ type: "hello", lifeline });
+    workers.at(-1).tell({ type: "status", phase: "running", at: 1 });
+    lifelines.get(lifeline)();
+    await turn();
+  }
+  await assert.rejects(durably.getRuns(), { name: "StoreUnavailable" });
+  opened = [];
+});
+
+test("after close, everything rejects", async () => {
+  const durably = await lead();
+  opened = [];
+  const pending = durably.getRuns();
+  const closing = durably.close();
+  assert.deepEqual(workers[0].sent.at(-1), { type: "close" });
+  workers[0].tell({ type: "closed" });
+  await closing;
+  assert.ok(workers[0].terminated);
+  assert.equal(durably.status, "closed");
+  await assert.rejects(pending, { name: "StoreUnavailable" });
+  await assert.rejects(durably.getRuns(), { name: "StoreUnavailable" });
+  await durably.close();
+});
