@@ -90,18 +90,18 @@ WHERE r.status = 'leased' AND r.lease_token = ? AND NOT EXISTS (
 SELECT_CLAIMED: LiteralString = """
 SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_at,
        (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
-       (SELECT max(seq) FROM durably_journal WHERE run_id = r.id) AS seq
+       (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq
 FROM durably_runs r WHERE r.status = 'leased' AND r.lease_token = ?
 ORDER BY r.priority DESC, r.run_at, r.id
 """
 
-# What a replay needs, in one range scan for each run.
+# What a replay needs, in one range scan for each run. Not a join: ordered by run, SQLite would walk through every
+# run there ever was to spare itself a sort.
 SELECT_CLAIMED_ENTRIES: LiteralString = """
-SELECT j.run_id, j.type, j.step_name, j.data
-FROM durably_runs r JOIN durably_journal j ON j.run_id = r.id
-WHERE r.status = 'leased' AND r.lease_token = ? AND r.attempt > 1
-  AND j.type IN ('step:complete', 'step:fail', 'log:write', 'run:retry')
-ORDER BY r.id, j.number
+SELECT run_id, type, step_name, data FROM durably_journal
+WHERE run_id IN (SELECT id FROM durably_runs WHERE status = 'leased' AND lease_token = ? AND attempt > 1)
+  AND type IN ('step:complete', 'step:fail', 'log:write', 'run:retry')
+ORDER BY run_id, number
 """
 
 RENEW_LEASES: LiteralString = """
