@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.wheels import ROOT, build_browser_wheel, compiled_standard_library, download_wheels
+from scripts.wheels import ROOT, build_browser_wheel, compiled_standard_library, download_wheels, pinned
 
 CACHE = ROOT / "build" / "cache"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm")
@@ -71,7 +71,7 @@ def assemble(site: Path, demo: Path, node_modules: Path) -> None:
     for name in SQLITE_FILES:
         shutil.copy(sqlite / name, ours / "sqlite" / name)
     wheel = build_browser_wheel(pyodide, ours / "wheels")
-    beside = download_wheels(ROOT / "requirements-browser.txt", CACHE / "wheels")
+    beside = download_wheels(pinned(ROOT / "requirements-browser.txt"), CACHE / "wheels")
     for path in beside.values():
         shutil.copy(path, ours / "wheels" / path.name)
     manifest = {

@@ -27,7 +27,8 @@ class ChromiumMissing(RuntimeError):
     """No Chromium here: install it (on Debian `apt-get install chromium`), or name one in the variable CHROMIUM."""
 
     def __init__(self) -> None:
-        super().__init__(type(self).__doc__)
+        named = os.environ.get("CHROMIUM")
+        super().__init__(f"CHROMIUM is {named}, and there is no such program." if named else type(self).__doc__)
 
 
 def find() -> str | None:
@@ -46,10 +47,11 @@ def require() -> str:
 
 
 def install() -> None:
-    """Install Chromium with apt, if this machine has apt and we may use it."""
+    """Install Chromium with apt. Raises `ChromiumMissing` where we may not, or where somebody chose another one."""
     apt = shutil.which("apt-get")
-    if apt is None or os.getuid() != 0:
+    if apt is None or os.getuid() != 0 or "CHROMIUM" in os.environ:
         raise ChromiumMissing
+    print("Installing Chromium …", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     package = SETTINGS["APT_PACKAGE"]
     for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", package]):
@@ -105,7 +107,6 @@ def crash_tabs(context: BrowserContext) -> None:
 def main() -> None:
     try:
         if find() is None:
-            print("Installing Chromium …", flush=True)
             install()
         print(require())
     except (ChromiumMissing, subprocess.CalledProcessError) as problem:

@@ -45,7 +45,6 @@ Open it again: the run goes on with the first chunk that is not stored. Ctrl+C s
 def check(site: Path, base: str, port: int | None) -> None:
     """Exits with one line about what is wrong, if anything is."""
     if chromium.find() is None:
-        print("Installing Chromium …", flush=True)
         chromium.install()
     with serve(site, base=base, port=port or 0) as address, tempfile.TemporaryDirectory() as profile:
         demo_check.run(address, Path(profile), site / "airports.csv")

@@ -83,6 +83,17 @@ def differences(shown: Report, expected: Report) -> list[str]:
     return found
 
 
+def wait_for(page: Page, selector: str) -> None:
+    """Raises `WrongReport`, with what the page shows instead, when `selector` does not appear."""
+    from playwright.sync_api import TimeoutError
+
+    try:
+        page.wait_for_selector(selector, timeout=RUN_TIMEOUT)
+    except TimeoutError:
+        shown = " | ".join(page.locator("body").inner_text().split("\n"))
+        raise WrongReport(f"the page does not reach {selector}; it shows: {shown}") from None
+
+
 def open_page(browser: BrowserContext, address: str) -> Page:
     page = browser.new_page()
     page.goto(address)
@@ -110,36 +121,38 @@ def import_and_crash(browser: BrowserContext, address: str, chunks: int) -> int:
     return seen
 
 
-def come_back(browser: BrowserContext, address: str, seen: int) -> Report:
-    """Open the page again, touch nothing, and read the report. Raises `WrongReport` when work was done again."""
+def come_back(browser: BrowserContext, address: str) -> tuple[int, Report]:
+    """Open the page again and touch nothing: the chunk that it went on with, and the report that it ended with."""
     page = open_page(browser, address)
-    page.wait_for_selector(
-        "#run[data-status=completed], #run[data-status=failed], #run[data-status=cancelled]", timeout=RUN_TIMEOUT
-    )
+    ended = ",".join(f"#run[data-status={status}]" for status in ("completed", "failed", "cancelled"))
+    wait_for(page, ended)
     status = page.get_by_test_id("run").get_attribute("data-status")
     if status != "completed":
         raise WrongReport(f"the run {status}: {page.get_by_test_id('run-error').inner_text()}")
-    page.wait_for_selector("[data-testid=report]:not([hidden])")
-    log = page.get_by_test_id("log").inner_text()
-    resumed = re.search(r"going on with chunk (\d+)", log)
+    wait_for(page, "[data-testid=report]:not([hidden])")
+    resumed = re.search(r"going on with chunk (\d+)", page.get_by_test_id("log").inner_text())
     if resumed is None:
         raise WrongReport("the run's log does not say that it went on")
-    if int(resumed[1]) <= seen:
-        raise WrongReport(f"{seen} chunks had been stored, and the run went on with chunk {resumed[1]}")
-    print(f"It went on with chunk {resumed[1]}.", flush=True)
-    return Report(**page.evaluate(READ_REPORT))
+    return int(resumed[1]), Report(**page.evaluate(READ_REPORT))
 
 
-def run(address: str, profile: Path, file: Path) -> None:
-    """Raises `WrongReport` unless the page ends with the right report, although its tab was killed midway."""
+def run(address: str, profile: Path, file: Path) -> int:
+    """The chunk that the run went on with after its tab was killed.
+
+    Raises `WrongReport` if it did stored work again, or if its report is not the one that `file` asks for.
+    """
     from playwright.sync_api import sync_playwright
 
     expected = expected_report(file)
     chunks = len(expected.times_saved)
     with sync_playwright() as driver, chromium.launch(driver, profile) as browser:
         seen = import_and_crash(browser, address, chunks)
-        print(f"The tab was killed when {seen} of {chunks} chunks were stored.", flush=True)
-        shown = come_back(browser, address, seen)
+        print(f"The tab was killed after chunk {seen} of {chunks}.", flush=True)
+        resumed, shown = come_back(browser, address)
+    print(f"The next visit went on with chunk {resumed}.", flush=True)
     wrong = differences(shown, expected)
+    if resumed <= seen:
+        wrong.insert(0, f"chunk {seen} was stored, and the run went on with chunk {resumed}")
     if wrong:
         raise WrongReport("; ".join(wrong[:5]))
+    return resumed

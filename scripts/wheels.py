@@ -134,10 +134,10 @@ def pinned(requirements: Path) -> dict[str, str]:
     return pins
 
 
-def download_wheels(requirements: Path, cache: Path) -> dict[str, Path]:
-    """The wheels of the lock file, by their import name; fetched with pip where they are not there already."""
+def download_wheels(pins: dict[str, str], cache: Path) -> dict[str, Path]:
+    """The wheels of these versions, by their import name; fetched with pip where they are not there already."""
     found: dict[str, Path] = {}
-    for name, version in pinned(requirements).items():
+    for name, version in pins.items():
         module = name.replace("-", "_")
         pattern = f"{module}-{version}-*.whl"
         if not any(cache.glob(pattern)):

@@ -12,7 +12,8 @@ LOCKS = ("requirements-dev.txt", "requirements-browser.txt", "web/package-lock.j
 
 REGISTRIES = ("pypi." + "org", "pythonhosted." + "org", "registry.npm" + "js.org", "npm" + "mirror.com")
 
-MACHINE_PATH = re.compile(r"(?<![\w./:-])/(?:root|home|Users|work|opt/wheels|tmp/[a-z])(?:/|\b)")
+# /home/pyodide is no machine's: every Pyodide has it.
+MACHINE_PATH = re.compile(r"(?<![\w./:-])/(?:root|home(?!/pyodide)|Users|work|opt/wheels|tmp/[a-z])(?:/|\b)")
 
 
 @pytest.fixture(scope="module")

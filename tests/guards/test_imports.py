@@ -68,7 +68,7 @@ def modules_added_by(*names: str) -> list[str]:
 
 
 def test_the_package_itself_imports_nothing_else_of_ours() -> None:
-    assert modules_added_by("durably_web") == ["durably_web"]
+    assert set(modules_added_by("durably_web")) <= {"__future__", "durably_web"}
 
 
 @pytest.mark.parametrize("module", ["durably_web.engine", "durably_web.api", "durably_web.jobs"])
