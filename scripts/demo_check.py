@@ -97,9 +97,7 @@ def wait_for(page: Page, selector: str) -> None:
 def open_page(browser: BrowserContext, address: str) -> Page:
     page = browser.new_page()
     page.goto(address)
-    page.wait_for_function(
-        "['leader', 'failed'].includes(document.documentElement.dataset.status)", timeout=RUN_TIMEOUT
-    )
+    wait_for(page, "html[data-status=leader], html[data-status=failed]")
     if page.evaluate("document.documentElement.dataset.status") == "failed":
         raise WrongReport(f"the page says: {page.get_by_test_id('notice').inner_text()}")
     return page
