@@ -297,6 +297,8 @@ showStatus("starting");
 try {
   durably = await createDurably({ jobs: "./jobs.py", database: "demo", onStatus: showStatus });
   for (const type of EVENTS) durably.on(type, hear);
+  // For who opens the console: `await durably.getRuns()`.
+  Object.assign(globalThis, { durably });
   if (ready) await refresh();
 } catch (error) {
   showStatus("failed", { error: error instanceof Error ? error : new Error(String(error)) });
