@@ -44,14 +44,19 @@ class OpfsExecutor:
 
     def __init__(self, run_batch: Callable[[str], str]) -> None:
         self._run_batch = run_batch
+        self._open = False
 
     async def open(self) -> None:
-        """Nothing is left to do: the bridge exists only once the database is open and keeps its promise."""
+        """Verifies nothing: the bridge exists only once the database is open and keeps its promise."""
+        self._open = True
 
     async def close(self) -> None:
-        """Nothing: the worker closes the database after Python has stopped."""
+        """Sends nothing more; the worker closes the database after Python has stopped."""
+        self._open = False
 
     async def run(self, batch: Batch) -> list[Rows]:
+        if not self._open:
+            raise StoreUnavailable("the database is not open: use `async with durably`, or `await durably.init()`")
         statements = [(sql, [_encode(value) for value in params]) for sql, params in batch.statements]
         reply = _loads(self._run_batch(_dumps({"mode": batch.mode, "statements": statements})))
         if "error" in reply:
