@@ -29,8 +29,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements-dev.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install -qq --disable-pip-version-check --requirement requirements-dev.txt
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(NPM)/.installed: web/package.json web/package-lock.json
@@ -73,7 +73,7 @@ types: setup ## Types of the Python and the JavaScript
 
 .PHONY: js
 js: $(NPM)/.installed
-	$(if $(JS_TESTS),node --test $(JS_TESTS),@echo "no JavaScript tests")
+	$(if $(JS_TESTS),node --test --test-reporter=spec $(JS_TESTS),@echo "no JavaScript tests")
 
 .PHONY: test
 test: setup chromium lint types js ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
