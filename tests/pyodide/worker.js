@@ -1,0 +1,37 @@
+// Runs contract cases in Pyodide, each on a database of its own on OPFS: everything of the product's worker but its engine.
+
+import { openDatabase } from "./durably-web/opfs.js";
+import { placeOf } from "./durably-web/place.js";
+import { bootPython, downloadParts } from "./durably-web/python.js";
+import { loadSqlite } from "./durably-web/sqlite.js";
+
+const runtime = new URL("durably-web/", import.meta.url).href;
+const options = { jobs: [], database: "contract", base: "/", runtime, requirements: [], durability: "full" };
+
+let connection;
+let cases = 0;
+
+async function boot() {
+  const sqlite3 = await loadSqlite(runtime);
+  const pyodide = await bootPython(options, downloadParts(options), () => {});
+  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {} });
+  pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
+  const { run } = pyodide.pyimport("tests.pyodide.in_worker");
+  return { sqlite3, run };
+}
+
+const booted = boot();
+
+addEventListener("message", async ({ data: [suite, name, habit] }) => {
+  try {
+    const { sqlite3, run } = await booted;
+    connection = await openDatabase(sqlite3, await placeOf("/", `case-${++cases}`), options.durability);
+    try {
+      postMessage(await run(suite, name, habit));
+    } finally {
+      connection.close();
+    }
+  } catch (error) {
+    postMessage(String(error?.stack ?? error));
+  }
+});
