@@ -49,12 +49,21 @@ class ThreadCaller:
 
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-step")
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, fn, *args))
+        call = partial(context.run, _without_stop_iteration, fn, args)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return fn(*args)
+    except StopIteration as error:
+        # A future cannot carry one, and would never be done. Coroutines turn it into the same.
+        raise RuntimeError("a step raised StopIteration") from error
 
 
 def caller(threads: int) -> Caller:
