@@ -110,7 +110,7 @@ class SqliteExecutor:
         while self._connection is not None:
             try:
                 return action(self._connection)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError, ValueError) as error:
                 if not _is_busy(error):
                     raise self._translated(error) from error
                 if time.monotonic() > deadline:
@@ -144,8 +144,8 @@ class SqliteExecutor:
         try:
             version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
-            # Busy, perhaps with the other's recovery; whoever waits looks again by itself.
-            return None
+            # Busy, so somebody is at it: no version of its own, and whoever waits looks for himself.
+            return -1
         return version
 
     def announce(self, worker_id: str) -> None:

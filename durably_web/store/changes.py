@@ -33,26 +33,32 @@ class Changes:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._watch: Timer | None = None
         self._notices = {RUNNABLE: 0, JOURNAL: 0}
+        self._other_notices = 0
 
     def mark(self, topic: str) -> int:
         """Taken before looking at the database, and given to `wait`: a notice in between is then not missed."""
-        return self._notices.get(topic, 0)
+        return self._notices.get(topic, self._other_notices)
 
     def notify(self, topic: str) -> None:
         """Wake everyone who waits for `topic`."""
         if topic in self._notices:
             self._notices[topic] += 1
+        else:
+            # One count for all of them: a wait may end for no reason, and runs are many.
+            self._other_notices += 1
         for future in self._waiting.pop(topic, ()):
             if not future.done():
                 future.set_result(None)
 
     def notify_all(self) -> None:
-        for topic in list(self._waiting):
+        # Also for those who have taken a mark, and do not wait yet.
+        self._other_notices += 1
+        for topic in {*self._notices, *self._waiting}:
             self.notify(topic)
 
-    async def wait(self, topic: str, seconds: float, mark: int = 0) -> None:
+    async def wait(self, topic: str, seconds: float, mark: int | None = None) -> None:
         """Wait for a notice of `topic` after `mark`, for `seconds` at most. May also wake for no reason."""
-        if self._notices.get(topic, 0) != mark:
+        if mark is not None and self.mark(topic) != mark:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(topic, set()).add(future)

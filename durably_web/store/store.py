@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from durably_web.clock import Clock
 from durably_web.errors import ConstraintViolated, SchemaTooNew, StoreBusy, StoreError, StoreUnavailable
 from durably_web.store import migrations, operations
-from durably_web.store.batch import Batch, Executor, Operation
+from durably_web.store.batch import Batch, Executor, Operation, Rows
 from durably_web.store.changes import Changes
 
 T = TypeVar("T")
@@ -27,9 +27,15 @@ class _Waiting:
         self.build = build
         self.future = future
 
-    def succeed(self, result: object) -> None:
-        if not self.future.done():
-            self.future.set_result(result)
+    def answer(self, operation: Operation[Any], results: list[Rows]) -> None:
+        try:
+            result = operation.decode(results)
+        except Exception as error:
+            self.fail(error)
+        else:
+            # Who asked may have been cancelled; what was written is written.
+            if not self.future.done():
+                self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
@@ -49,19 +55,27 @@ class Store:
         self._waiting: list[_Waiting] = []
         self._turn = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
+        self._open = False
         self.writers = 0
         self.changes = Changes(clock, executor.version)
 
     # -- life --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect and bring the schema up to date. Safe to call again."""
-        await self._executor.open()
-        await self.migrate()
+        """Connect and bring the schema up to date. Safe to call again. Closed again when it raises."""
+        try:
+            await self._executor.open()
+            await self.migrate()
+        except BaseException:
+            if not self._open:
+                await self._executor.close()
+            raise
+        self._open = True
 
     async def close(self) -> None:
         if self._flusher is not None:
-            await self._flusher
+            await asyncio.wait([self._flusher])
+        self._open = False
         await self._executor.close()
 
     async def migrate(self) -> None:
@@ -130,23 +144,36 @@ class Store:
             self._flusher = None
 
     async def _send_shared(self, items: list[_Waiting]) -> None:
-        built = [(item, item.build()) for item in items]
-        statements = tuple(statement for _, operation in built for statement in operation.batch.statements)
+        """One transaction for all. Whatever goes wrong, no item is left without an answer."""
+        built: list[tuple[_Waiting, Operation[Any]]] = []
         try:
-            results = await self._executor.run(Batch("write", statements))
-        except StoreError as error:
-            for item, operation in built:
-                if len(built) == 1 or isinstance(error, StoreBusy | StoreUnavailable):
-                    item.fail(error)
-                    continue
-                # One of them is to blame; alone, each gets its own answer.
+            for item in items:
                 try:
-                    item.succeed(operation.decode(await self._executor.run(operation.batch)))
-                except StoreError as own:
-                    item.fail(own)
-            return
-        position = 0
-        for item, operation in built:
-            end = position + len(operation.batch.statements)
-            item.succeed(operation.decode(results[position:end]))
-            position = end
+                    built.append((item, item.build()))
+                except Exception as error:
+                    item.fail(error)
+            statements = tuple(statement for _, operation in built for statement in operation.batch.statements)
+            try:
+                results = await self._executor.run(Batch("write", statements))
+            except StoreError as error:
+                if len(built) == 1 or isinstance(error, StoreBusy | StoreUnavailable):
+                    raise
+                # One of them is to blame; alone, each gets its own answer.
+                for item, operation in built:
+                    try:
+                        results = await self._executor.run(operation.batch)
+                    except StoreError as own:
+                        item.fail(own)
+                    else:
+                        item.answer(operation, results)
+                return
+            position = 0
+            for item, operation in built:
+                end = position + len(operation.batch.statements)
+                item.answer(operation, results[position:end])
+                position = end
+        except BaseException as error:
+            for item in items:
+                item.fail(error)
+            if not isinstance(error, Exception):
+                raise
