@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import importlib
+import math
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
@@ -54,11 +56,13 @@ class Execution:
         self._journal.on_failure = self._write_failed
         self._memo = _memo(lease.entries)
         self._occurrences: dict[str, int] = {}
-        self._executing: set[str] = set()
+        self._executing: dict[str, asyncio.Task[Any] | None] = {}
         self._failed: tuple[BaseException, str] | None = None
         self._last_turn = clock.monotonic()
         self._ending: ControlFlow | None = None
         self._stopping = False
+        self._finishing = False
+        self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
 
@@ -66,38 +70,41 @@ class Execution:
 
     async def run(self) -> Ending:
         """Execute to the end, or until `end` or `stop`. Raises nothing but the cancellation of its own task."""
-        self._task = asyncio.current_task()
-        lease = self.lease
+        task = self._task = asyncio.current_task()
+        assert task is not None
         try:
+            # It may have been ended before it began.
+            self._check()
             try:
-                output = await self._job.execute(Step(self), codec.decode(lease.input))
+                output = await self._job.execute(Step(self), codec.decode(self.lease.input))
                 text = self._encode_output(output)
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:
                 self._check()
+                if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                    raise
+                # Also one that no `except Exception` catches: raised again it would end the run for this time
+                # only. A cancellation that nobody asked this run for comes from something that the job awaited.
                 return await self._fail(error)
             self._check()
             await self._finish_steps()
-            await self._journal.finish("completed", text, None, self._last_entry("run:complete", None, None))
+            await self._finish("completed", text, None, self._last_entry("run:complete", None, None))
             return "completed"
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if self._ending is None and task is not None and not task.cancelling():
-                # Nobody cancelled this run: the job let one escape that it was handed by something it awaited.
-                return await self._fail(error)
-            return await self._end_early(error)
         except BaseException as error:
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()
             self._journal.close()
-            self._store.changes.notify(end_of(lease.run_id))
+            self._store.changes.notify(end_of(self.lease.run_id))
 
     def end(self, reason: ControlFlow) -> None:
         """End it from outside: at its next await, and at the latest at its next step."""
         if self._ending is None:
             self._ending = reason
             # Its own task is told by raising instead: a cancellation would hit the writes of its end.
-            if self._task is not None and self._task is not asyncio.current_task():
+            # A write of the end is fenced, and is not interrupted either.
+            if self._task is not None and self._task is not asyncio.current_task() and not self._finishing:
                 self._task.cancel()
 
     def stop(self) -> None:
@@ -110,7 +117,7 @@ class Execution:
 
     def step(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """The coroutine of a step. Its occurrence is counted now, in the order of the calls."""
-        if type(name) is not str or not name or "#" in name:
+        if type(name) is not str or not name or "#" in name or not _is_unicode(name):
             raise ValueError(f"a step's name is a text without '#', not {name!r}: the '#' counts its occurrences")
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
@@ -128,15 +135,21 @@ class Execution:
             # A log line must not end a run.
             detail["data"] = {key: repr(value) for key, value in data.items()}
             text = codec.encode(detail)
-        self._journal.log(_current_step.get(), text, detail)
+        self._journal.log(_current_step.get(), text)
 
-    def progress(self, progress: Progress) -> None:
-        self._journal.progress(progress)
+    def progress(self, current: float, total: float | None, message: str | None) -> None:
+        # Checked here, where the job sees its mistake: later it would be in the way of a step's result.
+        self._journal.progress(
+            Progress(
+                _number(current), None if total is None else _number(total), None if message is None else str(message)
+            )
+        )
 
     # -- steps -------------------------------------------------------------------------------------------
 
     async def _replay(self, stored: StoredEntry) -> Any:
         self._check()
+        await self._turn()
         assert stored.data is not None
         if stored.type == "step:complete":
             return codec.decode(stored.data)
@@ -147,7 +160,7 @@ class Execution:
         if self._stopping:
             raise self._suspend()
         executing = self._executing
-        executing.add(key)
+        executing[key] = asyncio.current_task()
         # The run counts as one writer; a step beside another is one more, and they share transactions.
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
@@ -160,6 +173,7 @@ class Execution:
                 result = await calls.call(self._caller, fn, args)
                 text, value = codec.store(result)
             except NotSerializable as error:
+                self._check()
                 error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
                 await self._store_failure(key, error, started_at)
                 raise error from None
@@ -176,15 +190,19 @@ class Execution:
         finally:
             _current_step.reset(token)
             self._store.writers -= parallel
-            executing.discard(key)
+            del executing[key]
             if self._idle is not None and not executing and not self._idle.done():
                 self._idle.set_result(None)
         if self._stopping:
             raise self._suspend()
+        await self._turn()
+        return value
+
+    async def _turn(self) -> None:
+        """Let others run, now and then."""
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
             await asyncio.sleep(0)
             self._last_turn = self._clock.monotonic()
-        return value
 
     async def _store_failure(self, key: str, error: Exception, started_at: int) -> None:
         self._failed = (error, key)
@@ -192,7 +210,7 @@ class Execution:
             "error": describe(error),
             "module": type(error).__module__,
             "name": type(error).__qualname__,
-            "message": str(error),
+            "message": _message(error),
         }
         draft = Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now())
         await self._append(draft)
@@ -211,27 +229,37 @@ class Execution:
         step_name = self._failed[1] if self._failed and self._failed[0] is error else None
         detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
         draft = self._last_entry("run:fail", detail, step_name)
-        await self._journal.finish("failed", None, text, draft)
+        await self._finish("failed", None, text, draft)
         return "failed"
+
+    async def _finish(
+        self, status: Literal["completed", "failed"], output: str | None, error: str | None, last: Draft
+    ) -> None:
+        self._finishing = True
+        await self._journal.finish(status, output, error, last)
 
     async def _end_early(self, error: BaseException) -> Ending:
         """The run goes on elsewhere, or has been ended by others; or this process is going down."""
         if isinstance(error, StoreError | LeaseLost):
             self._write_failed(error)
         ending = self._ending
-        if isinstance(ending, RunInterrupted):
-            return "cancelled"
-        if isinstance(ending, LeaseLost):
-            return "lost"
+        if isinstance(ending, RunInterrupted | LeaseLost):
+            for task in self._executing.values():
+                # Nobody waits for these any more, and their results would be dropped.
+                if task is not None and task is not self._task:
+                    task.cancel()
+            return "cancelled" if isinstance(ending, RunInterrupted) else "lost"
         if ending is None:
             # Not asked for by us: the event loop is being torn down, or the job raised it by itself.
             self._ending = RunSuspended()
         try:
             await self._finish_steps()
-            await self._journal.flush()
-            await self._journal.release()
+            if not self._store_failed:
+                await self._journal.flush()
+                await self._journal.release()
+            # Otherwise the lease runs out by itself: a database in trouble is given time, and a run that
+            # cannot be stored is not begun again at once, and again.
         except (StoreError, LeaseLost) as failure:
-            # The lease runs out by itself.
             self._emitter.error(failure, "giving a lease back", self.lease.run_id)
         if ending is None:
             raise error
@@ -270,6 +298,7 @@ class Execution:
             if isinstance(error, LeaseLost):
                 self.end(LeaseLost())
             else:
+                self._store_failed = True
                 self._emitter.error(error, "storing a step", self.lease.run_id)
                 self.end(RunSuspended())
         assert self._ending is not None
@@ -283,9 +312,38 @@ class Execution:
 
 def describe(error: BaseException) -> str:
     """The name of an exception's class and its message: what a person reads first."""
-    message = str(error)
+    message = _message(error)
     name = type(error).__name__
     return f"{name}: {message}" if message else name
+
+
+def _message(error: BaseException) -> str:
+    """An exception's message as the store can keep it, whatever it is made of."""
+    try:
+        message = str(error)
+    except Exception:
+        return ""
+    # Such as the name of a file that is not UTF-8.
+    return message.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be stored as it is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _number(value: float) -> float:
+    """A number as JSON has it, of what another library may call one."""
+    if type(value) is int and abs(value) < 2**63:
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a progress must be a finite number, not {value!r}")
+    return number
 
 
 def _memo(entries: list[StoredEntry]) -> dict[str, StoredEntry]:
@@ -312,6 +370,22 @@ def _revive(stored: dict[str, Any]) -> Exception:
         found = None
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return StepFailed(stored["error"])
-    error = found.__new__(found, stored["message"])
-    error.args = (stored["message"],)
-    return error
+    message = stored["message"]
+    with contextlib.suppress(Exception):
+        error: Exception = found.__new__(found, message)
+        error.args = (message,)
+        if str(error) == message:
+            return error
+    # Its class makes its message of what its constructor sets: a class of our own, which is one of those too.
+    return _revive_as_subclass(found, message)
+
+
+def _revive_as_subclass(found: type[Exception], message: str) -> Exception:
+    lines = {"__str__": lambda self: message, "__module__": found.__module__, "__qualname__": found.__qualname__}
+    try:
+        kind: type[Exception] = type(found.__name__, (found,), lines)
+        arguments = (message, [Exception(message)]) if issubclass(found, BaseExceptionGroup) else (message,)
+        error: Exception = kind.__new__(kind, *arguments)
+        return error
+    except Exception:
+        return StepFailed(f"{found.__name__}: {message}" if message else found.__name__)

@@ -60,23 +60,46 @@ class RunJournal:
         self._flushes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._heard: Progress | None = None
+        self._heard_lock = threading.Lock()
+        self._closed = False
         self._told = Counter(entry.data for entry in lease.entries if entry.type == "log:write" and not entry.step_name)
         self.on_failure: Callable[[BaseException], object] = lambda error: None
 
     # -- what a job says ---------------------------------------------------------------------------------
 
-    def log(self, step_name: str | None, data: str, detail: dict[str, Any]) -> None:
+    def log(self, step_name: str | None, data: str) -> None:
         """Take a log line, to be written with what comes next. May be called from a step's thread."""
-        if step_name is None and self._told[data] > 0:
-            # A replay says again what an earlier execution has stored.
-            self._told[data] -= 1
-            return
-        self._drafts.append(Draft("log:write", step_name, data, detail, None, self._clock.now()))
-        self._flush_later()
+        draft = Draft("log:write", step_name, data, None, None, self._clock.now())
+        if threading.get_ident() == self._thread:
+            self._take_line(draft)
+        else:
+            # Drafts are numbered on the loop's thread, and must not change meanwhile. The loop keeps the order:
+            # a line comes before the result of the step that wrote it.
+            self._loop.call_soon_threadsafe(self._take_line, draft)
 
     def progress(self, progress: Progress) -> None:
         """Take a progress; only the last one before a write is stored. May be called from a step's thread."""
-        self._progress = progress
+        if threading.get_ident() == self._thread:
+            self._progress = progress
+            self._flush_later()
+            return
+        with self._heard_lock:
+            first, self._heard = self._heard is None, progress
+        if first:
+            self._loop.call_soon_threadsafe(self._take_heard)
+
+    def _take_line(self, draft: Draft) -> None:
+        if draft.step_name is None and self._told[draft.data] > 0:
+            # A replay says again what an earlier execution has stored.
+            self._told[draft.data] -= 1
+            return
+        self._drafts.append(draft)
+        self._flush_later()
+
+    def _take_heard(self) -> None:
+        with self._heard_lock:
+            self._progress, self._heard = self._heard, None
         self._flush_later()
 
     # -- writing -----------------------------------------------------------------------------------------
@@ -96,10 +119,10 @@ class RunJournal:
 
     async def finish(self, status: Status, output: str | None, error: str | None, last: Draft) -> None:
         """Give the run its end, in one transaction with all that waits. Raises `LeaseLost`, or `StoreError`."""
-        self._drafts.append(last)
 
         def build() -> Operation[bool]:
-            drafts, entries, progress = self._take()
+            # Only now: a background flush that is sent before must not take the last entry with it.
+            drafts, entries, progress = self._take(last)
             operation = operations.finish_run(*self._fence, status, output, error, entries, progress, last.created_at)
             return operation.then(lambda seqs: self._stored(drafts, seqs, output))
 
@@ -112,6 +135,7 @@ class RunJournal:
 
     def close(self) -> None:
         """Nothing more is written."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -124,21 +148,21 @@ class RunJournal:
     def _fence(self) -> tuple[str, int]:
         return self._lease.run_id, self._lease.generation
 
-    def _take(self) -> tuple[list[Draft], list[Entry], str | None]:
-        """All that waits, numbered; and the progress, if there is a new one."""
+    def _take(self, last: Draft | None = None) -> tuple[list[Draft], list[Entry], str | None]:
+        """All that waits, and `last`, numbered; and the progress, if there is a new one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # A step's thread may add a line at any moment: what came after the copy stays.
-        drafts = self._drafts[:]
-        del self._drafts[: len(drafts)]
+        drafts, self._drafts = self._drafts, []
+        if last is not None:
+            drafts.append(last)
         progress, self._progress = self._progress, None
         text = None
         if progress is not None:
             wire = progress.to_wire()
             text = codec.encode(wire)
             draft = Draft("run:progress", None, text, wire, None, self._clock.now())
-            # Before the step's result that it was said with: the last entry may be the run's end.
+            # Before the result that it was said with, and before the run's end.
             drafts.insert(-1 if drafts and drafts[-1].type != "log:write" else len(drafts), draft)
         number = self._number
         entries = [
@@ -163,6 +187,8 @@ class RunJournal:
             draft.seq = seq
             if emitter.hears(draft.type):
                 value = codec.decode(output) if draft.type == "run:complete" and output is not None else None
+                # A log line as it was stored, not as it was said.
+                detail = codec.decode(draft.data or "null") if draft.type == "log:write" else draft.detail
                 emitter.emit(
                     entry_event(
                         draft.type,
@@ -172,7 +198,7 @@ class RunJournal:
                         lease.job_name,
                         lease.labels,
                         draft.step_name,
-                        draft.detail,
+                        detail,
                         draft.started_at,
                         draft.created_at,
                         value,
@@ -182,13 +208,8 @@ class RunJournal:
         return True
 
     def _flush_later(self) -> None:
-        if threading.get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self._set_timer)
-        else:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is None and (self._drafts or self._progress):
+        # A thread that nobody waits for any more may still talk.
+        if self._timer is None and not self._closed:
             self._timer = self._clock.call_later(FLUSH_SECONDS, self._start_flush)
 
     def _start_flush(self) -> None:

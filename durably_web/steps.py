@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from durably_web.records import Level, Progress
+from durably_web.records import Level
 
 if TYPE_CHECKING:
     from durably_web.execution import Execution
@@ -45,7 +45,7 @@ class Step:
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the run is. Cheap in a tight loop: only the last of many is stored, and that always."""
-        self._execution.progress(Progress(current, total, message))
+        self._execution.progress(current, total, message)
 
     @property
     def run_id(self) -> str:
