@@ -8,7 +8,7 @@ from collections.abc import Callable
 from durably_web import calls
 from durably_web.clock import Clock, Timer
 from durably_web.emitter import Emitter
-from durably_web.errors import LeaseLost, RunInterrupted, StoreError
+from durably_web.errors import LeaseLost, RunInterrupted
 from durably_web.events import Event
 from durably_web.execution import Execution
 from durably_web.jobs import Job
@@ -17,6 +17,9 @@ from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, RUNNABLE
 from durably_web.store.rows import Lease, entry_event
 from durably_web.store.store import Store
+
+RECOVERY = "recovery"
+"""Topic: there is a reason to try again at once what failed."""
 
 
 class Worker:
@@ -51,22 +54,25 @@ class Worker:
         self._loop: asyncio.Task[None] | None = None
         self._heartbeat: Timer | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        # Counted, so that what began before a stop knows that it is meant.
+        self._stops = 0
 
     # -- life --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to claim and execute. Runs whose worker is known to be dead are taken up at once."""
         if self._loop is None:
-            self._stopping = False
+            stops = self._stops
             await self._enter()
-            self._loop = asyncio.get_running_loop().create_task(self._work())
-            self._beat_later()
+            if stops == self._stops:
+                self._loop = asyncio.get_running_loop().create_task(self._work())
+                self._beat_later()
 
     async def stop(self) -> None:
         """Claim nothing more, finish the current step of each run, and give the leases back."""
-        self._stopping = True
+        self._stops += 1
         self._store.changes.notify(RUNNABLE)
+        self._store.changes.notify(RECOVERY)
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop
@@ -94,37 +100,46 @@ class Worker:
 
         With `max_seconds`, nothing is begun after them; what has begun is finished.
         """
+        stops = self._stops
         await self._enter()
         deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
         count = 0
+        own: set[asyncio.Task[object]] = set()
         while True:
             room = self._max_concurrent_runs - len(self._executing)
             if max_runs is not None:
                 room = min(room, max_runs - count)
             late = deadline is not None and self._clock.monotonic() >= deadline
-            begun = 0 if late or room <= 0 or self._stopping else await self._claim(room)
-            count += begun
-            if begun == 0:
-                if not self._executing:
+            begun = [] if late or room <= 0 or stops != self._stops else await self._claim(room)
+            count += len(begun)
+            own.update(begun)
+            if not begun:
+                # With a limit that is reached, what the background executes beside it is not waited for.
+                waiting = own if count == max_runs else {task for _, task in self._executing.values()}
+                if not waiting:
                     return count
-                await asyncio.wait({task for _, task in self._executing.values()}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                own = {task for task in own if not task.done()}
 
     async def _work(self) -> None:
         changes = self._store.changes
-        while not self._stopping:
+        stops = self._stops
+        while stops == self._stops:
             mark = changes.mark(RUNNABLE)
             room = self._max_concurrent_runs - len(self._executing)
             try:
                 if room > 0:
                     await self._claim(room)
-            except StoreError as error:
+            except Exception as error:
+                # Whatever it is, a worker that gives up would leave every run behind.
                 self._emitter.error(error, "claiming runs")
                 # Not woken by our own notices: a database in trouble is given time.
-                await changes.wait("recovery", self._polling_interval)
+                if stops == self._stops:
+                    await changes.wait(RECOVERY, self._polling_interval)
                 continue
             await changes.wait(RUNNABLE, self._polling_interval, mark)
 
-    async def _claim(self, limit: int) -> int:
+    async def _claim(self, limit: int) -> list[asyncio.Task[object]]:
         now = self._clock.now()
         leases = await self._store.write(
             operations.claim(
@@ -137,11 +152,9 @@ class Worker:
                 expires_at=now + round(self._stale_threshold * 1000),
             )
         )
-        for lease in leases:
-            self._begin(lease, now)
-        return len(leases)
+        return [self._begin(lease, now) for lease in leases]
 
-    def _begin(self, lease: Lease, now: int) -> None:
+    def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
         if self._emitter.hears("run:leased"):
             detail = {"workerId": self.worker_id, "attempt": lease.attempt}
             self._emitter.emit(
@@ -167,6 +180,7 @@ class Worker:
         self._executing[lease.run_id] = (execution, task)
         task.add_done_callback(lambda task: self._ended(lease.run_id, task))
         self._beat_later()
+        return task
 
     def _ended(self, run_id: str, task: asyncio.Task[object]) -> None:
         self._store.writers -= 1
@@ -188,7 +202,7 @@ class Worker:
     async def _free_the_dead(self) -> None:
         """Free the leases of workers that are certainly gone, without waiting for their end."""
         owners = await self._store.read(operations.other_owners(self.worker_id))
-        if owners and (gone := self._store.gone(owners)):
+        if gone := self._store.gone(owners):
             await self._store.write(operations.free_leases_of(gone))
             self._store.changes.notify(RUNNABLE)
 
@@ -211,7 +225,7 @@ class Worker:
                 found = await self._store.write(operations.renew_leases(held, expires_at))
                 self._settle(held, {run.run_id: run for run in found})
             await self._free_the_dead()
-        except StoreError as error:
+        except Exception as error:
             self._emitter.error(error, "renewing leases")
         if self._executing or self._loop is not None:
             self._beat_later()

@@ -137,21 +137,23 @@ def claim(
 ) -> Operation[list[Lease]]:
     """Lease up to `limit` runs that are due, and read what is stored of them.
 
-    Leases that have expired are freed first, but not those of runs that this worker is `executing` itself.
+    Leases that have expired are freed first, but not those of runs that this worker is `executing` itself;
+    and none of those is leased a second time, while its earlier execution comes to an end.
     """
+    own = _texts(executing)
 
     def decode(results: list[Rows]) -> list[Lease]:
         entries: dict[str, list[StoredEntry]] = {}
-        for row in results[-1]:
-            entries.setdefault(cast(str, row[0]), []).append(StoredEntry(*cast("tuple[Any, Any, Any]", row[1:])))
+        for run_id, *entry in cast("list[tuple[Any, ...]]", results[-1]):
+            entries.setdefault(run_id, []).append(StoredEntry(*entry))
         return [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in results[-2]]
 
     return _operation(
         "claim",
         "write",
         decode,
-        (sql.FREE_EXPIRED, (now, _texts(executing))),
-        (sql.CLAIM, (owner, token, expires_at, now, now, _texts(job_names), limit, token)),
+        (sql.FREE_EXPIRED, (now, own)),
+        (sql.CLAIM, (owner, token, expires_at, now, now, _texts(job_names), own, limit, token)),
         (sql.INSERT_LEASED_ENTRIES, (now, token)),
         (sql.SELECT_CLAIMED, (token,)),
         (sql.SELECT_CLAIMED_ENTRIES, (token,)),
@@ -240,8 +242,9 @@ def finish_run(
     """
 
     def decode(results: list[Rows]) -> list[int] | None:
-        seqs = [cast(int, row[0]) for row in results[-1]]
-        return seqs if len(seqs) == len(entries) else None
+        if [row[1] for row in results[-1]] != [entry.type for entry in entries]:
+            return None
+        return [cast(int, row[0]) for row in results[-1]]
 
     statements = [_insert(run_id, generation, entry) for entry in entries]
     if progress is not None:
@@ -252,7 +255,7 @@ def finish_run(
         decode,
         *statements,
         (sql.FINISH_RUN, (status, output, error, now, run_id, generation)),
-        (sql.SELECT_ENTRIES_FROM, (run_id, entries[0].number, generation)),
+        (sql.SELECT_ENTRIES, (run_id, entries[0].number, entries[-1].number, generation)),
     )
 
 

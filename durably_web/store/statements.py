@@ -71,6 +71,7 @@ SET status = 'leased', generation = generation + 1, attempt = attempt + 1,
 WHERE id IN (
     SELECT id FROM durably_runs
     WHERE status = 'pending' AND run_at <= ? AND job_name IN (SELECT value FROM json_each(?))
+      AND id NOT IN (SELECT value FROM json_each(?))
     ORDER BY priority DESC, run_at, id LIMIT ?
 )
 AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE status = 'leased' AND lease_token = ?)
@@ -151,8 +152,9 @@ UPDATE durably_runs SET status = 'pending', lease_owner = NULL, lease_token = NU
 WHERE id = ? AND generation = ? AND status = 'leased'
 """
 
-SELECT_ENTRIES_FROM: LiteralString = """
-SELECT seq FROM durably_journal WHERE run_id = ? AND number >= ? AND generation = ? ORDER BY number
+# The types tell its own entries from the one that another wrote in their place, such as a cancellation.
+SELECT_ENTRIES: LiteralString = """
+SELECT seq, type FROM durably_journal WHERE run_id = ? AND number BETWEEN ? AND ? AND generation = ? ORDER BY number
 """
 
 # -- requests about a run --------------------------------------------------------------------------------
