@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
+from durably_web import codec
 from durably_web.backends import Durability, open_executor
 from durably_web.clock import Clock, SystemClock
 from durably_web.emitter import Emitter, Listener
@@ -18,11 +19,12 @@ from durably_web.events import Event
 from durably_web.handle import RunHandle
 from durably_web.ids import IdMaker
 from durably_web.jobs import Job
-from durably_web.records import STATUSES, LogEntry, Progress, Run, StepRecord, instant
+from durably_web.records import STATUSES, LogEntry, Progress, Run, StepRecord
 from durably_web.store import operations
 from durably_web.store.batch import Executor
 from durably_web.store.changes import JOURNAL, RUNNABLE, end_of
 from durably_web.store.operations import Outcome
+from durably_web.store.rows import entry_event
 from durably_web.store.store import Store
 from durably_web.worker import Worker
 
@@ -200,7 +202,12 @@ class Durably:
             _text(idempotency_key, "an idempotency key")
         triggered = await self._store.write(operations.trigger(run_id, found.name, text, checked, idempotency_key, now))
         if triggered.created:
-            self._tell("run:trigger", triggered.seq, 1, run_id, found.name, checked, text)
+            if self._emitter.hears("run:trigger"):
+                seq = cast(int, triggered.seq)
+                value = codec.decode(text)
+                self._emitter.emit(
+                    entry_event("run:trigger", seq, 1, run_id, found.name, checked, None, None, None, now, value)
+                )
             self._store.changes.notify(RUNNABLE)
             self._store.changes.notify(JOURNAL)
         return RunHandle(self, found, triggered.run_id, "created" if triggered.created else "idempotent")
@@ -253,12 +260,13 @@ class Durably:
 
     async def _wait(self, run_id: str) -> Run:
         while True:
+            mark = self._store.changes.mark(end_of(run_id))
             run = await self.get_run(run_id)
             if run is None:
                 raise NotFound(f"there is no run {run_id!r}")
             if run.is_terminal:
                 return run
-            await self._store.changes.wait(end_of(run_id), self._polling_interval)
+            await self._store.changes.wait(end_of(run_id), self._polling_interval, mark)
 
     async def output_of(
         self,
@@ -273,7 +281,8 @@ class Durably:
             raise RunFailed(f"run {run_id} of job {run.job_name!r} failed: {run.error}", run_id=run_id)
         if run.status == "cancelled":
             raise RunCancelled(f"run {run_id} of job {run.job_name!r} was cancelled", run_id=run_id)
-        return job.load_output(run.output) if job is not None else cast(Output, run.output)
+        known = job or self._jobs.get(run.job_name)
+        return cast(Output, known.load_output(run.output) if known is not None else run.output)
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -364,11 +373,8 @@ class Durably:
 
         Raises `NotFound`, or `Conflict` for a run that is not terminal.
         """
-        run = await self.get_run(run_id) if self._emitter.hears("run:delete") else None
         outcome = await self._request(operations.delete_run, run_id, "deleted")
-        if run is not None:
-            self._tell("run:delete", outcome.seq, None, run_id, run.job_name, run.labels)
-        self._store.changes.notify(JOURNAL)
+        await self._tell_of(run_id, "run:delete", outcome)
         self._store.changes.notify(end_of(run_id))
 
     # -- events ------------------------------------------------------------------------------------------
@@ -422,33 +428,9 @@ class Durably:
             seq = cast(int, outcome.seq)
             page = await self._store.read(operations.read_events(run_id, seq - 1, 1))
             for event in page.events:
-                self._emitter.emit(event)
-
-    def _tell(
-        self,
-        event_type: Any,
-        seq: int | None,
-        number: int | None,
-        run_id: str,
-        job_name: str,
-        labels: dict[str, str],
-        input: str | None = None,
-    ) -> None:
-        if self._emitter.hears(event_type):
-            from durably_web import codec
-
-            self._emitter.emit(
-                Event(
-                    event_type,
-                    seq,
-                    number,
-                    instant(self._clock.now()),
-                    run_id,
-                    job_name,
-                    labels,
-                    input=None if input is None else codec.decode(input),
-                )
-            )
+                # Another one, when the run has been deleted meanwhile.
+                if event.seq == seq:
+                    self._emitter.emit(event)
 
 
 def _check(outcome: Outcome, run_id: str, done: str) -> None:
