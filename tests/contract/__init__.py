@@ -1,11 +1,11 @@
 """What every database must do, and what the engine must do on every database.
 
-Each module here (`executor`, `store`, `engine`, …) holds cases: public `async def` functions of one argument, a
+Each module of `SUITES` holds cases: public `async def` functions of one argument, a
 `Backend`. They import neither pytest nor sqlite3, use no files and no threads of their own, and wait for nothing
 without a limit, so that the same functions run on a server and inside Pyodide. A binding of a few lines gives each
 case a backend with a fresh, empty database:
 
-    for name, case in cases(engine, backend.has):
+    for name, case in cases(suite, has):
         await run_case(case, backend)
 
 `run_case` limits the time, and fails the case when an error was lost on the way (an exception in a callback or in a
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
 from collections.abc import Awaitable, Callable
-from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
 from durably_web.store.batch import Executor
@@ -32,6 +32,9 @@ wakes     a write of one connection wakes those who wait on another, without pol
 threads   sync steps run in threads
 busy      `hold()` works: the database can be held by somebody else
 """
+
+SUITES = ("engine", "steps")
+"""The modules with cases, in the order in which they build on each other."""
 
 SECONDS_PER_CASE = 60
 
@@ -65,8 +68,9 @@ def needs(*capabilities: Capability) -> Callable[[C], C]:
     return mark
 
 
-def cases(module: ModuleType, has: frozenset[Capability]) -> list[tuple[str, Case]]:
-    """The name and the function of each case of a module that a backend with these capabilities can run."""
+def cases(suite: str, has: frozenset[Capability]) -> list[tuple[str, Case]]:
+    """The name and the function of each case of a suite that a backend with these capabilities can run."""
+    module = importlib.import_module(f"{__name__}.{suite}")
     return [
         (name, case)
         for name, case in vars(module).items()
