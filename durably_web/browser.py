@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from durably_bridge import post, run_batch
@@ -18,12 +19,13 @@ from durably_web.api import Request, respond
 from durably_web.backends.opfs import OpfsExecutor
 from durably_web.engine import Durably
 from durably_web.errors import InvalidInput
-from durably_web.events import Event
+from durably_web.events import EVENT_TYPES, Event
 from durably_web.jobs import Job
 
 JOBS_FOLDER = "/home/pyodide/jobs"
 
 _engine: Durably | None = None
+_unsubscribe: list[Callable[[], None]] = []
 
 
 async def start(options: str) -> str:
@@ -34,12 +36,26 @@ async def start(options: str) -> str:
     try:
         jobs = load_jobs(settings["jobs"])
         engine = Durably(OpfsExecutor(run_batch), jobs=jobs)
-        engine.on("*", _forward)
+        _tell_of(engine, settings["events"])
         await engine.init()
     except Exception as error:
         return json.dumps({"error": {"name": type(error).__name__, "message": str(error)}})
     _engine = engine
     return json.dumps({"jobs": [job.name for job in jobs]})
+
+
+def listen(events: str) -> None:
+    """Tell the page of these types of events from now on, a list, and of no others."""
+    assert _engine is not None, "the worker listens only after start() has returned"
+    _tell_of(_engine, json.loads(events))
+
+
+def _tell_of(engine: Durably, types: list[str]) -> None:
+    while _unsubscribe:
+        _unsubscribe.pop()()
+    # "*" hears the others too, and nobody wants to be told twice.
+    known = ["*"] if "*" in types else [name for name in types if name in EVENT_TYPES]
+    _unsubscribe.extend(engine.on(name, _forward) for name in known)
 
 
 async def handle(request: str) -> str:

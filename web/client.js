@@ -71,7 +71,7 @@ export { DurablyError };
  */
 
 // After these, a run that somebody waits for may have ended.
-const RUN_CHANGES = new Set(["run:complete", "run:fail", "run:cancel", "run:delete"]);
+const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
 
 /**
  * Start the engine of this page. Resolves when the jobs run here, or when it is known that they run in another tab;
@@ -115,6 +115,7 @@ export class Durably {
       durability,
     };
     this.#link = new Link(boot, {
+      events: RUN_CHANGES,
       requestTimeout,
       onEvent: (event) => this.#dispatch(event),
       onStatus: (status, detail) => {
@@ -298,7 +299,11 @@ export class Durably {
   on(type, listener) {
     const listeners = this.#listeners.get(type) ?? new Set();
     this.#listeners.set(type, listeners.add(listener));
-    return () => listeners.delete(listener);
+    if (listeners.size === 1) this.#listen();
+    return () => {
+      listeners.delete(listener);
+      if (listeners.size === 0) this.#listen();
+    };
   }
 
   /** Let the engine finish its current steps, within bounds, and end the worker. Safe to call twice. */
@@ -306,12 +311,18 @@ export class Durably {
     return this.#link.close();
   }
 
+  /** An event that nobody hears is not even made. */
+  #listen() {
+    const types = [...this.#listeners].flatMap(([type, { size }]) => (size > 0 ? [type] : []));
+    this.#link.listen([...new Set([...RUN_CHANGES, ...types])]);
+  }
+
   /** @param {DurablyEvent} event */
   #dispatch(event) {
     for (const type of [event.type, "*"]) {
       for (const listener of this.#listeners.get(type) ?? []) call(listener, event);
     }
-    if (!RUN_CHANGES.has(event.type)) return;
+    if (!RUN_CHANGES.includes(event.type)) return;
     for (const { runId, look } of [...this.#waiting]) if (runId === event.runId) look();
   }
 }

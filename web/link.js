@@ -54,6 +54,8 @@ export class Link {
   #watching = new AbortController();
   /** @type {number[]} */
   #deaths = [];
+  /** @type {string[]} */
+  #events = [];
   #lastRequest = 0;
   /** @type {Map<number, PromiseWithResolvers<Response>>} */
   #pending = new Map();
@@ -61,12 +63,14 @@ export class Link {
   /**
    * @param {BootOptions} boot
    * @param {object} settings
+   * @param {string[]} settings.events  to hear of from the beginning
    * @param {number} settings.requestTimeout
    * @param {(status: Status, detail: StatusDetail) => void} settings.onStatus  must not raise
    * @param {(event: DurablyEvent) => void} settings.onEvent  must not raise
    */
-  constructor(boot, { requestTimeout, onStatus, onEvent }) {
+  constructor(boot, { events, requestTimeout, onStatus, onEvent }) {
     this.#boot = boot;
+    this.#events = events;
     this.#requestTimeout = requestTimeout;
     this.#onStatus = onStatus;
     this.#onEvent = onEvent;
@@ -112,6 +116,16 @@ export class Link {
     }
   }
 
+  /**
+   * Hear of these types of events, and of no others.
+   *
+   * @param {string[]} events
+   */
+  listen(events) {
+    this.#events = events;
+    if (this.#worker) send(this.#worker, { type: "listen", events });
+  }
+
   /** Let the engine finish its current steps, within bounds, and end the worker. Safe to call twice. */
   async close() {
     const worker = this.#worker;
@@ -145,6 +159,7 @@ export class Link {
       if (this.#worker === worker && this.#status === "starting") this.#fail(new DurablyError("BootFailed", reason));
       else console.error("durably-web worker:", reason);
     });
+    send(worker, { type: "listen", events: this.#events });
     send(worker, { type: "boot", protocol: PROTOCOL_VERSION, options: this.#boot });
   }
 

@@ -29,9 +29,10 @@ export const PROTOCOL_VERSION = 1;
 
 /**
  * Bodies are JSON text made by whoever writes it and read by whoever wants it: what passes through is not parsed.
- * A request is `{method, path, query, body}`, a response `{status, body}`.
+ * A request is `{method, path, query, body}`, a response `{status, body}`. Only the events of the last `listen` are told.
  *
  * @typedef {{type: "boot", protocol: number, options: BootOptions}
+ *   | {type: "listen", events: string[]}
  *   | {type: "request", id: number, text: string}
  *   | {type: "close"}} ToWorker
  */

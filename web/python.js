@@ -24,6 +24,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * The Python side of the bridge, `durably_web.browser`. It speaks JSON, so that no object of one language lives in the other.
  *
  * @typedef {object} Engine
+ * @property {(events: string) => void} listen
  * @property {(request: string) => Promise<string>} handle
  * @property {() => Promise<void>} stop
  */
@@ -90,15 +91,17 @@ export async function bootPython({ runtime, requirements }, downloads, onPhase) 
  * @param {Pyodide} pyodide
  * @param {Bridge} bridge
  * @param {{name: string, source: string}[]} sources  the job files
+ * @param {string[]} events  that the page wants to hear of from the beginning
  * @returns {Promise<Engine>}
  */
-export async function startEngine(pyodide, bridge, sources) {
+export async function startEngine(pyodide, bridge, sources, events) {
   pyodide.registerJsModule("durably_bridge", bridge);
   const browser = pyodide.pyimport("durably_web.browser");
-  const outcome = JSON.parse(await browser.start(JSON.stringify({ jobs: sources, http_wheel: HTTP_WHEEL })));
+  const settings = JSON.stringify({ jobs: sources, http_wheel: HTTP_WHEEL, events });
+  const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
-  return { handle: browser.handle, stop: browser.stop };
+  return { listen: browser.listen, handle: browser.handle, stop: browser.stop };
 }
 
 /** @param {string} indexURL */

@@ -23,6 +23,8 @@ engine.promise.catch(() => {});
 /** @type {Promise<Connection> | undefined} */
 let database;
 let release = () => {};
+/** @type {string[]} */
+let heard = [];
 
 /** @param {FromWorker} message */
 function tell(message) {
@@ -57,7 +59,7 @@ async function boot(options) {
     /** @param {string} text */
     post: (text) => tell({ type: "event", text }),
   };
-  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources));
+  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources, heard));
   reach("running");
 }
 
@@ -101,6 +103,13 @@ async function fail(error) {
   await letGo();
 }
 
+/** @param {string[]} events */
+async function listen(events) {
+  heard = events;
+  const { listen } = await engine.promise;
+  listen(JSON.stringify(heard));
+}
+
 async function letGo() {
   const connection = await database?.catch(() => undefined);
   connection?.close();
@@ -125,6 +134,10 @@ addEventListener("message", ({ data }) => {
       } else {
         boot(message.options).catch(fail);
       }
+      break;
+    case "listen":
+      // Without an engine there is nothing to hear, and the failure is told elsewhere.
+      listen(message.events).catch(() => {});
       break;
     case "request":
       void respond(message);

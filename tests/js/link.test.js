@@ -89,7 +89,7 @@ const lastRequest = (worker) => worker.sent.filter(({ type }) => type === "reque
 
 test("the worker is told where everything is, in absolute addresses", async () => {
   await lead({ jobs: ["jobs.py", "/more.py"], requirements: ["a-package", "wheels/x.whl"], runtime: "rt" });
-  const { type, protocol, options } = workers[0].sent[0];
+  const { type, protocol, options } = workers[0].sent.at(-1);
   assert.equal(type, "boot");
   assert.equal(protocol, PROTOCOL_VERSION);
   assert.deepEqual(options.jobs, ["https://example.org/site/jobs.py", "https://example.org/more.py"]);
@@ -184,13 +184,27 @@ test("events go to those who listen, and a listener that raises harms nobody", a
   assert.deepEqual(heard, ["parse", "step:complete", "step:complete"]);
 });
 
+test("the worker is told what is listened to, and a new worker too", async () => {
+  const durably = await lead();
+  const ends = ["run:complete", "run:fail", "run:cancel", "run:delete"];
+  const listened = (worker) => worker.sent.filter(({ type }) => type === "listen").map(({ events }) => events);
+  const stops = [durably.on("log:write", () => {}), durably.on("log:write", () => {}), durably.on("*", () => {})];
+  assert.deepEqual(listened(workers[0]), [ends, [...ends, "log:write"], [...ends, "log:write", "*"]]);
+  for (const stop of stops) stop();
+  assert.deepEqual(listened(workers[0]).slice(3), [[...ends, "*"], ends]);
+  durably.on("log:write", () => {});
+  lifelines.get("one")();
+  await turn();
+  assert.deepEqual(listened(workers[1]), [[...ends, "log:write"]]);
+});
+
 test("waiting for a run looks again when an event says that it ended", async () => {
   const durably = await lead();
   const waiting = durably.waitForRun("r");
   workers[0].answer(lastRequest(workers[0]), 200, { id: "r", isTerminal: false });
   await turn();
   workers[0].tell({ type: "event", text: JSON.stringify({ type: "run:complete", runId: "other" }) });
-  assert.equal(workers[0].sent.length, 2);
+  assert.equal(workers[0].sent.filter(({ type }) => type === "request").length, 1);
   workers[0].tell({ type: "event", text: JSON.stringify({ type: "run:complete", runId: "r" }) });
   await turn();
   workers[0].answer(lastRequest(workers[0]), 200, { id: "r", isTerminal: true, output: 1 });
