@@ -173,15 +173,15 @@ class Execution:
                 result = await calls.call(self._caller, fn, args)
                 text, value = codec.store(result)
             except NotSerializable as error:
-                self._check()
+                self._check_storing()
                 error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
                 await self._store_failure(key, error, started_at)
                 raise error from None
             except Exception as error:
-                self._check()
+                self._check_storing()
                 await self._store_failure(key, error, started_at)
                 raise
-            self._check()
+            self._check_storing()
             await self._append(Draft("step:complete", key, text, value, started_at, self._clock.now()))
         except asyncio.CancelledError:
             if isinstance(self._ending, RunInterrupted) and self._emitter.hears("step:cancel"):
@@ -287,6 +287,11 @@ class Execution:
     def _check(self) -> None:
         if self._ending is not None:
             raise self._ending
+
+    def _check_storing(self) -> None:
+        """A run that is about to be suspended still stores what its steps come to."""
+        if self._store_failed or not isinstance(self._ending, RunSuspended):
+            self._check()
 
     def _suspend(self) -> ControlFlow:
         self._ending = self._ending or RunSuspended()
