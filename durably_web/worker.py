@@ -65,7 +65,7 @@ class Worker:
             stops = self._stops
             await self._enter()
             if stops == self._stops:
-                self._loop = asyncio.get_running_loop().create_task(self._work())
+                self._loop = asyncio.get_running_loop().create_task(self._work(stops))
                 self._beat_later()
 
     async def stop(self) -> None:
@@ -121,9 +121,9 @@ class Worker:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 own = {task for task in own if not task.done()}
 
-    async def _work(self) -> None:
+    async def _work(self, stops: int) -> None:
+        # The count of when the task was made: a stop may come before its first line.
         changes = self._store.changes
-        stops = self._stops
         while stops == self._stops:
             mark = changes.mark(RUNNABLE)
             room = self._max_concurrent_runs - len(self._executing)

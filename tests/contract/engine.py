@@ -395,6 +395,12 @@ async def an_engine_is_a_context(backend: Backend) -> None:
         assert await bounded(durably.trigger_and_wait(add, {"a": 5})) == 5
 
 
+async def an_engine_can_stop_before_its_worker_has_looked(backend: Backend) -> None:
+    durably = Durably(backend.connect(), jobs=[add], clock=ManualClock())
+    await durably.init()
+    await bounded(durably.stop())
+
+
 async def nothing_is_executed_before_start(backend: Backend) -> None:
     async with World(backend) as world:
         durably = await world.engine(add)
