@@ -54,6 +54,10 @@ site: $(SITE)/durably-web/manifest.json ## Build the static site into build/site
 $(SITE)/durably-web/manifest.json: $(SITE_SOURCES) pyproject.toml requirements-browser.txt | setup
 	$(BIN)/python -m scripts.build_site
 
+.PHONY: pyodide-dist
+pyodide-dist: site ## Build what pytest-pyodide serves to tests into build/pyodide-dist/
+	@$(BIN)/python -m scripts.pyodide_dist
+
 .PHONY: demo
 demo: site ## Serve the demo (PORT=8000 BASE=/my-repo/ to choose); ARGS=--check kills it midway and checks the report
 	@$(BIN)/python -m scripts.demo $(if $(PORT),--port $(PORT)) $(if $(BASE),--base $(BASE)) $(ARGS)
@@ -76,7 +80,7 @@ js: $(NPM)/.installed
 	$(if $(JS_TESTS),node --test --test-reporter=spec $(JS_TESTS),@echo "no JavaScript tests")
 
 .PHONY: test
-test: setup chromium lint types js ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
+test: setup chromium lint types js pyodide-dist ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
 	$(BIN)/pytest $(ARGS)
 
 # --- How fast? -----------------------------------------------------------------------------------------------------
