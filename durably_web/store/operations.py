@@ -277,8 +277,8 @@ def cancel(run_id: str, request_id: str, now: int) -> Operation[Outcome]:
         "cancel",
         "write",
         _outcome,
-        (sql.INSERT_CANCEL_ENTRY, (run_id, now, request_id, run_id)),
-        (sql.CANCEL_RUN, (now, run_id)),
+        (sql.INSERT_CANCEL_ENTRY, (run_id, now, request_id, run_id, run_id, request_id)),
+        (sql.CANCEL_RUN, (now, run_id, request_id)),
         (sql.SELECT_REQUEST_OUTCOME, (run_id, run_id, request_id)),
     )
 
@@ -289,8 +289,8 @@ def retry(run_id: str, request_id: str, now: int) -> Operation[Outcome]:
         "retry",
         "write",
         _outcome,
-        (sql.INSERT_RETRY_ENTRY, (run_id, now, request_id, run_id)),
-        (sql.RETRY_RUN, (run_id,)),
+        (sql.INSERT_RETRY_ENTRY, (run_id, now, request_id, run_id, run_id, request_id)),
+        (sql.RETRY_RUN, (run_id, request_id)),
         (sql.SELECT_REQUEST_OUTCOME, (run_id, run_id, request_id)),
     )
 

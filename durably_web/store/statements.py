@@ -159,27 +159,35 @@ SELECT seq, type FROM durably_journal WHERE run_id = ? AND number BETWEEN ? AND 
 
 # -- requests about a run --------------------------------------------------------------------------------
 
+# A request that comes a second time, however late, finds its own entry and makes no other; and what follows in the
+# batch is done only while that entry is the run's last.
+_LAST_REQUEST: LiteralString = """
+(SELECT request_id FROM durably_journal WHERE run_id = durably_runs.id ORDER BY number DESC LIMIT 1)
+"""
+
 INSERT_CANCEL_ENTRY: LiteralString = """
 INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
 SELECT id, (SELECT max(number) + 1 FROM durably_journal WHERE run_id = ?), generation, 'run:cancel', ?, ?
 FROM durably_runs WHERE id = ? AND status IN ('pending', 'leased', 'waiting')
+AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND request_id = ?)
 """
 
-CANCEL_RUN: LiteralString = """
+CANCEL_RUN: LiteralString = f"""
 UPDATE durably_runs
 SET status = 'cancelled', completed_at = ?, lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
-WHERE id = ? AND status IN ('pending', 'leased', 'waiting')
+WHERE id = ? AND status IN ('pending', 'leased', 'waiting') AND {_LAST_REQUEST} = ?
 """
 
 INSERT_RETRY_ENTRY: LiteralString = """
 INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
 SELECT id, (SELECT max(number) + 1 FROM durably_journal WHERE run_id = ?), generation, 'run:retry', ?, ?
 FROM durably_runs WHERE id = ? AND status IN ('failed', 'cancelled')
+AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND request_id = ?)
 """
 
-RETRY_RUN: LiteralString = """
+RETRY_RUN: LiteralString = f"""
 UPDATE durably_runs SET status = 'pending', error = NULL, completed_at = NULL
-WHERE id = ? AND status IN ('failed', 'cancelled')
+WHERE id = ? AND status IN ('failed', 'cancelled') AND {_LAST_REQUEST} = ?
 """
 
 INSERT_DELETE_ENTRY: LiteralString = """
