@@ -120,7 +120,7 @@ async def a_stale_owner_changes_nothing_and_ends(backend: Backend) -> None:
         result = await step.run("wait", gates[execution].wait, execution)
         step.log.info("said by", execution=execution)
         await step.run("later", later.append, f"later {execution}")
-        return result
+        return int(result)
 
     asleep: list[HeldExecutor] = []
 
@@ -174,7 +174,7 @@ async def a_worker_that_slept_keeps_what_nobody_took(backend: Backend) -> None:
 
 
 async def a_worker_does_not_take_its_own_run_twice(backend: Backend) -> None:
-    """Another engine, that does not know the job, frees the lease; its worker meets the run again while it executes it."""
+    """Another engine, that does not know the job, frees the lease; the worker meets a run that it still executes."""
     gate = Gate()
     most: list[int] = []
     executing: list[int] = []
