@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import PAGE, create
+from tests.e2e.conftest import CREATE, PAGE, create
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -150,3 +150,33 @@ def test_a_file_that_is_not_a_database(visit: Callable[..., Page]) -> None:
     for _ in range(2):
         assert create(page).startswith("NotADatabase: the file is not a SQLite database; it was left as it is")
     assert page.evaluate(DAMAGE) == size
+
+
+HOLD_A_FILE = """async () => {
+  const script = `
+    const place = await (await navigator.storage.getDirectory()).getDirectoryHandle("durably-web");
+    const [database] = await Array.fromAsync(place.values());
+    const [file] = await Array.fromAsync((await database.getDirectoryHandle(".opaque")).values());
+    const handle = await file.createSyncAccessHandle();
+    onmessage = () => handle.close();
+    postMessage("held");
+  `;
+  const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+  globalThis.holder = new Worker(url, { type: "module" });
+  await new Promise((resolve, reject) => Object.assign(holder, { onmessage: resolve, onerror: reject }));
+}"""
+
+
+def test_files_that_are_still_held(visit: Callable[..., Page]) -> None:
+    """The tab before may keep its files a while longer than its lock: wait, and delete nothing."""
+    page = visit()
+    assert create(page) == "leader"
+    run = page.evaluate("durably.trigger('keep', {text: 'kept'})")
+    page.evaluate("id => durably.waitForRun(id)", run["id"])
+    page.evaluate("durably.close()")
+    page.evaluate(HOLD_A_FILE)
+    page.evaluate(f"() => {{ globalThis.creating = ({CREATE})({{}}); }}")
+    page.wait_for_function("globalThis.statuses?.some(([, phase]) => phase === 'opening')")
+    page.evaluate("holder.postMessage('release')")
+    assert page.evaluate("creating") == "leader"
+    assert page.evaluate("id => durably.getRun(id)", run["id"])["output"] == 4
