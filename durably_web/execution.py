@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-import importlib
 import math
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
-from durably_web import calls, codec
+from durably_web import calls, codec, failures
 from durably_web.clock import Clock
 from durably_web.emitter import Emitter
 from durably_web.errors import (
@@ -20,7 +18,6 @@ from durably_web.errors import (
     NotSerializable,
     RunInterrupted,
     RunSuspended,
-    StepFailed,
     StoreError,
 )
 from durably_web.events import Event
@@ -153,7 +150,7 @@ class Execution:
         assert stored.data is not None
         if stored.type == "step:complete":
             return codec.decode(stored.data)
-        raise _revive(codec.decode(stored.data))
+        raise failures.revive(codec.decode(stored.data))
 
     async def _execute(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         self._check()
@@ -206,12 +203,7 @@ class Execution:
 
     async def _store_failure(self, key: str, error: Exception, started_at: int) -> None:
         self._failed = (error, key)
-        detail = {
-            "error": describe(error),
-            "module": type(error).__module__,
-            "name": type(error).__qualname__,
-            "message": _message(error),
-        }
+        detail = failures.dump(error)
         draft = Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now())
         await self._append(draft)
 
@@ -225,7 +217,7 @@ class Execution:
 
     async def _fail(self, error: BaseException) -> Ending:
         await self._finish_steps()
-        text = describe(error)
+        text = failures.describe(error)
         step_name = self._failed[1] if self._failed and self._failed[0] is error else None
         detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
         draft = self._last_entry("run:fail", detail, step_name)
@@ -315,23 +307,6 @@ class Execution:
         self._emitter.emit(Event(type_, None, None, now, lease.run_id, lease.job_name, lease.labels, step_name=key))
 
 
-def describe(error: BaseException) -> str:
-    """The name of an exception's class and its message: what a person reads first."""
-    message = _message(error)
-    name = type(error).__name__
-    return f"{name}: {message}" if message else name
-
-
-def _message(error: BaseException) -> str:
-    """An exception's message as the store can keep it, whatever it is made of."""
-    try:
-        message = str(error)
-    except Exception:
-        return ""
-    # Such as the name of a file that is not UTF-8.
-    return message.encode("utf-8", "backslashreplace").decode()
-
-
 def _is_unicode(text: str) -> bool:
     """Whether a text can be stored as it is."""
     try:
@@ -360,37 +335,3 @@ def _memo(entries: list[StoredEntry]) -> dict[str, StoredEntry]:
         elif entry.step_name is not None and entry.type != "log:write":
             memo[entry.step_name] = entry
     return memo
-
-
-def _revive(stored: dict[str, Any]) -> Exception:
-    """An exception of the stored class and message, so that a job's `except` clauses decide as before.
-
-    Its constructor is not called; attributes that it set are lost. Where the class cannot be found, `StepFailed`.
-    """
-    try:
-        found: Any = importlib.import_module(stored["module"])
-        for part in stored["name"].split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Exception)):
-        return StepFailed(stored["error"])
-    message = stored["message"]
-    with contextlib.suppress(Exception):
-        error: Exception = found.__new__(found, message)
-        error.args = (message,)
-        if str(error) == message:
-            return error
-    # Its class makes its message of what its constructor sets: a class of our own, which is one of those too.
-    return _revive_as_subclass(found, message)
-
-
-def _revive_as_subclass(found: type[Exception], message: str) -> Exception:
-    lines = {"__str__": lambda self: message, "__module__": found.__module__, "__qualname__": found.__qualname__}
-    try:
-        kind: type[Exception] = type(found.__name__, (found,), lines)
-        arguments = (message, [Exception(message)]) if issubclass(found, BaseExceptionGroup) else (message,)
-        error: Exception = kind.__new__(kind, *arguments)
-        return error
-    except Exception:
-        return StepFailed(f"{found.__name__}: {message}" if message else found.__name__)

@@ -20,7 +20,9 @@ from durably_web.records import STATUSES, Progress, Run
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Look at the runs of a database, and act on them.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Look at the runs of a database, and act on them."
+)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The id of the run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the names that the HTTP interface uses.")]
