@@ -2,7 +2,7 @@
 
 Each worker holds an operating-system lock on a file of its own beside the database. The system drops the lock
 when the process ends, however it ends: whoever can take the lock knows that the worker is gone. Where
-there are no such locks (Windows), nobody is ever reported as gone, and leases run out by time.
+there are no such locks (Windows, or Emscripten, where every lock is granted), nobody is ever reported as gone, and leases run out by time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ import contextlib
 import glob
 import os
 import sys
+import time
 from collections.abc import Iterable
+
+from durably_web.errors import Conflict
 
 if sys.platform != "win32":
     import fcntl
+
+_LOCKS_WORK = sys.platform not in ("win32", "emscripten")
+
+
+# How long a worker's own file may be in the hands of somebody who tidies up: two system calls.
+_TRIES = 20
+_PAUSE = 0.001
 
 
 class Presence:
@@ -25,37 +35,46 @@ class Presence:
         self._held: dict[str, int] = {}
 
     def announce(self, worker_id: str) -> None:
-        """Hold this worker's lock until `close` or the end of the process."""
-        if sys.platform == "win32" or worker_id in self._held:
+        """Hold this worker's lock until `close` or the end of the process.
+
+        Raises `Conflict` when another worker that is alive has the same id.
+        """
+        if sys.platform == "win32" or not _LOCKS_WORK or worker_id in self._held:
             return
         path = self._path(worker_id)
-        while True:
+        for _ in range(_TRIES):
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Somebody who tidied up may have removed the file between the two calls.
-            with contextlib.suppress(FileNotFoundError):
+            # Somebody who tidies up may hold the lock for a moment, and remove the file between the calls.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                    break
+                    self._held[worker_id] = descriptor
+                    return
             os.close(descriptor)
-        self._held[worker_id] = descriptor
+            time.sleep(_PAUSE)
+        raise Conflict(f"another worker with the id {worker_id!r} is alive: give each one an id of its own")
 
     def gone(self, worker_ids: Iterable[str]) -> list[str]:
-        """Those whose lock is free. Their files are removed."""
-        return [
-            worker_id
-            for worker_id in worker_ids
-            if worker_id not in self._held and _remove_if_free(self._path(worker_id))
-        ]
+        """Those whose lock is free. Their files are removed, and those of dead workers that nobody asks for."""
+        asked = {self._path(worker_id): worker_id for worker_id in worker_ids if worker_id not in self._held}
+        dead = [worker_id for path, worker_id in asked.items() if _remove_if_free(path)]
+        held = {self._path(worker_id) for worker_id in self._held}
+        for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):
+            # Not one of `asked` again: that it was held a moment ago is the answer that was given.
+            if path not in asked and path not in held:
+                _remove_if_free(path)
+        return dead
 
     def close(self) -> None:
-        """Give up the locks, and tidy up after workers that died."""
+        """Give up the locks.
+
+        The files of dead workers stay: they tell the next worker whose leases it may free.
+        """
         for worker_id, descriptor in self._held.items():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path(worker_id))
             os.close(descriptor)
         self._held.clear()
-        for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):
-            _remove_if_free(path)
 
     def _path(self, worker_id: str) -> str:
         safe = "".join(letter if letter.isalnum() else "-" for letter in worker_id)
@@ -64,7 +83,7 @@ class Presence:
 
 def _remove_if_free(path: str) -> bool:
     """Whether nobody holds the lock on `path`; the file is then removed."""
-    if sys.platform != "win32":
+    if sys.platform != "win32" and _LOCKS_WORK:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
