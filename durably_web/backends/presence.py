@@ -1,8 +1,9 @@
 """How workers on one SQLite file learn that another has died, without waiting for its leases to end.
 
 Each worker holds an operating-system lock on a file of its own beside the database. The system drops the lock
-when the process ends, however it ends: whoever can take the lock knows that the worker is gone. Where
-there are no such locks (Windows, or Emscripten, where every lock is granted), nobody is ever reported as gone, and leases run out by time.
+when the process ends, however it ends: whoever can take the lock knows that the worker is gone. Where there are
+no such locks (Windows, or Emscripten, which grants every lock), nobody is ever reported as gone, and leases
+run out by time.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ async def start_a_run_that_never_ends(selenium: Any, database: str) -> Any:
         return "never"
 
     jobs.charge = charge
-    durably = Durably(database, jobs=[jobs.checkout])
+    # Nothing tells another Pyodide that this one is gone but the end of its lease.
+    durably = Durably(database, jobs=[jobs.checkout], heartbeat_interval=0.05, stale_threshold=0.2)
     await durably.init()
     handle = await durably.trigger(jobs.checkout, jobs.Order(["tea", "jam"]))
     await asyncio.wait_for(charging.wait(), 30)
