@@ -132,7 +132,13 @@ def _union(loaders: list[Loader]) -> Loader:
 
 def _typed_dict(annotation: Any) -> Loader:
     fields = {name: loader(hint) for name, hint in get_type_hints(annotation).items()}
-    required = annotation.__required_keys__
+    required = set(annotation.__required_keys__)
+    # Python itself does not see these words in a module whose annotations are texts.
+    for name, hint in get_type_hints(annotation, include_extras=True).items():
+        if get_origin(hint) is typing.NotRequired:
+            required.discard(name)
+        elif get_origin(hint) is typing.Required:
+            required.add(name)
 
     def load(value: Any, path: str) -> Any:
         _check_keys(value, path, fields, required)
@@ -159,7 +165,7 @@ def _dataclass(annotation: Any) -> Loader:
     return load
 
 
-def _check_keys(value: Any, path: str, fields: Mapping[str, Loader], required: frozenset[str] | set[str]) -> None:
+def _check_keys(value: Any, path: str, fields: Mapping[str, Loader], required: set[str]) -> None:
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} must be a dict, not {_name(value)}")
     if absent := sorted(required - value.keys()):
