@@ -25,7 +25,12 @@ export class Float {
  * @returns {Value}
  */
 export function decode(wire) {
-  if (wire === null || typeof wire === "string") return wire;
+  if (wire === null) return wire;
+  if (typeof wire === "string") {
+    // UTF-8 has no lone surrogates: SQLite would be given another character in its place.
+    if (!wire.isWellFormed()) throw new TypeError("a text with a lone surrogate cannot be stored");
+    return wire;
+  }
   if (typeof wire === "number") {
     if (!Number.isSafeInteger(wire)) throw new TypeError(`an untagged number must be a safe integer: ${wire}`);
     return wire;
