@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
 from durably_web import codec
+from durably_web.arguments import check_text, checked_labels
 from durably_web.backends import Durability, open_executor
 from durably_web.clock import Clock, SystemClock
 from durably_web.emitter import Emitter, Listener
@@ -26,7 +24,7 @@ from durably_web.store.changes import JOURNAL, RUNNABLE, end_of
 from durably_web.store.operations import Outcome
 from durably_web.store.rows import entry_event
 from durably_web.store.store import Store
-from durably_web.worker import Worker
+from durably_web.worker import Worker, new_worker_id
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -81,7 +79,7 @@ class Durably:
             self._emitter,
             self._make_id,
             self._jobs,
-            worker_id=worker_id or _worker_id(self._make_id()),
+            worker_id=worker_id or new_worker_id(self._make_id()),
             polling_interval=polling_interval,
             heartbeat_interval=heartbeat_interval,
             stale_threshold=stale_threshold,
@@ -197,9 +195,9 @@ class Durably:
         found = self._known(job)
         text = found.encode_input(input)
         run_id, now = self._make_id(), self._clock.now()
-        checked = _labels(labels)
+        checked = checked_labels(labels)
         if idempotency_key is not None:
-            _text(idempotency_key, "an idempotency key")
+            check_text(idempotency_key, "an idempotency key")
         triggered = await self._store.write(operations.trigger(run_id, found.name, text, checked, idempotency_key, now))
         if triggered.created:
             if self._emitter.hears("run:trigger"):
@@ -315,7 +313,7 @@ class Durably:
             operations.get_runs(
                 statuses=statuses,
                 job_name=job.name if isinstance(job, Job) else job,
-                labels=_labels(labels),
+                labels=checked_labels(labels),
                 limit=limit,
                 offset=offset,
                 after=after,
@@ -441,29 +439,5 @@ def _check(outcome: Outcome, run_id: str, done: str) -> None:
     raise Conflict(f"run {run_id} is {outcome.status}, so it cannot be {done}")
 
 
-def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    checked = dict(labels or {})
-    for key, value in checked.items():
-        _text(key, "a label's key")
-        _text(value, f"the label {key!r}")
-    return checked
-
-
-def _text(value: object, what: str) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidInput(f"{what} must be a text that is not empty, not {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(f"{what} is not valid Unicode: {value!r}") from None
-
-
 def _log_fields(event: Event) -> tuple[Any, ...]:
     return event.level, event.message, event.data, event.step_name, event.timestamp
-
-
-def _worker_id(unique: str) -> str:
-    """Tells a person which process it is, and is never given out twice."""
-    if sys.platform == "emscripten":
-        return f"tab-{unique}"
-    return f"{socket.gethostname()}-{os.getpid()}-{unique}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from collections.abc import Callable
 
 from durably_web import calls
@@ -254,3 +257,10 @@ class Worker:
             elif execution.lease.generation == generation:
                 cancelled = run is not None and run.status == "cancelled"
                 execution.end(RunInterrupted() if cancelled else LeaseLost())
+
+
+def new_worker_id(unique: str) -> str:
+    """Tells a person which process it is, and is never given out twice."""
+    if sys.platform == "emscripten":
+        return f"tab-{unique}"
+    return f"{socket.gethostname()}-{os.getpid()}-{unique}"
