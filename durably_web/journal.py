@@ -44,8 +44,8 @@ class Draft:
 class RunJournal:
     """Appends entries to a run, in order and without a gap, for as long as its lease holds.
 
-    The owner alone appends while it holds the lease, so it counts the entries itself. A number is used up
-    only when its commit came back: after a failure no later entry can leave a gap.
+    The owner alone appends while it holds the lease, so it counts the entries itself. Several writes may be on
+    their way at once; when one of them does not arrive, the fence of the next one does not hold.
     """
 
     def __init__(self, store: Store, clock: Clock, emitter: Emitter, lease: Lease) -> None:
@@ -124,7 +124,7 @@ class RunJournal:
             # Only now: a background flush that is sent before must not take the last entry with it.
             drafts, entries, progress = self._take(last)
             operation = operations.finish_run(*self._fence, status, output, error, entries, progress, last.created_at)
-            return operation.then(lambda seqs: self._stored(drafts, seqs, output))
+            return operation.then(lambda seqs: self._stored(drafts, entries, seqs, output))
 
         if not await self._store.submit(build):
             raise LeaseLost
@@ -165,6 +165,8 @@ class RunJournal:
             # Before the result that it was said with, and before the run's end.
             drafts.insert(-1 if drafts and drafts[-1].type != "log:write" else len(drafts), draft)
         number = self._number
+        # Used up now, and for ever: several writes of a run may be on their way at once.
+        self._number += len(drafts)
         entries = [
             Entry(number + index, draft.type, draft.step_name, draft.data, draft.started_at, draft.created_at)
             for index, draft in enumerate(drafts, 1)
@@ -174,16 +176,16 @@ class RunJournal:
     def _write(self) -> Operation[bool]:
         drafts, entries, progress = self._take()
         operation = operations.write_entries(*self._fence, entries, progress)
-        return operation.then(lambda seqs: self._stored(drafts, seqs))
+        return operation.then(lambda seqs: self._stored(drafts, entries, seqs))
 
-    def _stored(self, drafts: list[Draft], seqs: list[int] | None, output: str | None = None) -> bool:
+    def _stored(
+        self, drafts: list[Draft], entries: list[Entry], seqs: list[int] | None, output: str | None = None
+    ) -> bool:
         """Tell of what was stored; false when the lease was lost and nothing was."""
         if seqs is None:
             return False
-        number = self._number
-        self._number += len(drafts)
         emitter, lease = self._emitter, self._lease
-        for index, (draft, seq) in enumerate(zip(drafts, seqs, strict=True), 1):
+        for draft, entry, seq in zip(drafts, entries, seqs, strict=True):
             draft.seq = seq
             if emitter.hears(draft.type):
                 value = codec.decode(output) if draft.type == "run:complete" and output is not None else None
@@ -193,7 +195,7 @@ class RunJournal:
                     entry_event(
                         draft.type,
                         seq,
-                        number + index,
+                        entry.number,
                         lease.run_id,
                         lease.job_name,
                         lease.labels,

@@ -208,7 +208,13 @@ class Entry(NamedTuple):
 
 
 def _insert(run_id: str, generation: int, entry: Entry) -> tuple[LiteralString, tuple[Value, ...]]:
-    return sql.INSERT_ENTRY, (*entry, run_id, generation)
+    return sql.INSERT_ENTRY, (*entry, run_id, generation, run_id, entry.number - 1)
+
+
+def _update_progress(
+    run_id: str, generation: int, entries: Sequence[Entry], progress: str
+) -> tuple[LiteralString, tuple[Value, ...]]:
+    return sql.UPDATE_PROGRESS, (progress, run_id, generation, run_id, entries[-1].number)
 
 
 def write_entries(
@@ -222,7 +228,7 @@ def write_entries(
 
     statements = [_insert(run_id, generation, entry) for entry in entries]
     if progress is not None:
-        statements.append((sql.UPDATE_PROGRESS, (progress, run_id, generation)))
+        statements.append(_update_progress(run_id, generation, entries, progress))
     return _operation("write_entries", "write", decode, *statements)
 
 
@@ -248,13 +254,13 @@ def finish_run(
 
     statements = [_insert(run_id, generation, entry) for entry in entries]
     if progress is not None:
-        statements.append((sql.UPDATE_PROGRESS, (progress, run_id, generation)))
+        statements.append(_update_progress(run_id, generation, entries, progress))
     return _operation(
         "finish_run",
         "write",
         decode,
         *statements,
-        (sql.FINISH_RUN, (status, output, error, now, run_id, generation)),
+        (sql.FINISH_RUN, (status, output, error, now, run_id, generation, run_id, entries[-1].number)),
         (sql.SELECT_ENTRIES, (run_id, entries[0].number, entries[-1].number, generation)),
     )
 

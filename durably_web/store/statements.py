@@ -128,16 +128,19 @@ WHERE status = 'leased' AND lease_owner IN (SELECT value FROM json_each(?))
 
 # -- executing -------------------------------------------------------------------------------------------
 
-# Returns its seq on every send, and no row when the fence does not hold.
+# Returns its seq on every send, and no row when the fence does not hold. The entry before it must be there: when a
+# write of the owner did not arrive, none that it sent behind it may leave a gap.
 INSERT_ENTRY: LiteralString = """
 INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at)
 SELECT id, ?, generation, ?, ?, ?, ?, ? FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased'
+AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
 """
 
 UPDATE_PROGRESS: LiteralString = """
 UPDATE durably_runs SET progress = ? WHERE id = ? AND generation = ? AND status = 'leased'
+AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 """
 
 FINISH_RUN: LiteralString = """
@@ -145,6 +148,7 @@ UPDATE durably_runs
 SET status = ?, output = ?, error = ?, completed_at = ?,
     lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL
 WHERE id = ? AND generation = ? AND status = 'leased'
+AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 """
 
 RELEASE_RUN: LiteralString = """
