@@ -17,7 +17,7 @@ _WRAPPERS: dict[str, Callable[[Executor], Executor]] = {
     "suspending": SuspendingExecutor,
 }
 # What these suites do to batches themselves is undone by a wrapper.
-_BARE = ("executor", "faults")
+_BARE = ("executor", "faults", "simulation")
 
 
 def _bindings() -> list[object]:

@@ -33,7 +33,7 @@ threads   sync steps run in threads
 busy      `hold()` works: the database can be held by somebody else
 """
 
-SUITES = ("executor", "store", "migrations", "engine", "steps", "control", "events", "leases", "faults")
+SUITES = ("executor", "store", "migrations", "engine", "steps", "control", "events", "leases", "faults", "simulation")
 """The modules with cases, in the order in which they build on each other."""
 
 SECONDS_PER_CASE = 60

@@ -384,6 +384,42 @@ async def a_request_that_is_cancelled_in_the_queue_harms_no_other(backend: Backe
             assert await bounded(handle.result()) == "done"
 
 
+async def a_background_write_and_the_runs_end_may_share_a_transaction(backend: Backend) -> None:
+    held: list[HeldExecutor] = []
+
+    def through(inner: Executor) -> Executor:
+        held.append(HeldExecutor(inner))
+        return held[0]
+
+    gate = Gate()
+
+    @job
+    async def talks(step: Step, input: dict[str, Any]) -> str:
+        step.log.info("one")
+        step.progress(1)
+        await gate.wait(1)
+        step.log.info("two")
+        return "done"
+
+    async with World(backend) as world:
+        durably = await world.started(talks, through=through)
+        handles = [await durably.trigger(talks) for _ in range(3)]
+        await gate.reached(3)
+        held[0].hold()
+        arrived = held[0].arrived
+        # One write holds the door, so that those behind it come to wait together.
+        asking = asyncio.ensure_future(durably.trigger(talks))
+        await until(lambda: held[0].arrived > arrived)
+        world.clock.advance(0.2)
+        await turns()
+        gate.open()
+        await turns()
+        held[0].release()
+        for handle in [*handles, await bounded(asking)]:
+            assert await bounded(handle.result()) == "done"
+            assert [one.message for one in await durably.get_logs(handle.id)] == ["one", "two"]
+
+
 async def a_write_that_fails_fails_alone(backend: Backend) -> None:
     """What the database refuses for one run does not reach those who share its transaction."""
     gate = Gate()
