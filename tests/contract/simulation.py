@@ -1,7 +1,7 @@
 """Several engines, one database, and a seed that decides what happens next.
 
 Whatever the order: what was acknowledged is what is stored, and the database fits its model. A seed that fails is in
-the assertion's message; `simulate(backend, seed)` plays it again.
+the assertion's message; `_simulate(backend, seed)` plays it again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Unsteady(Wrapper):
         return []
 
 
-async def simulate(backend: Backend, seed: int) -> None:
+async def _simulate(backend: Backend, seed: int) -> None:
     chance = Chance(seed)
     draw = chance.draw
     async with World(backend) as world:
@@ -196,6 +196,6 @@ async def _is_consistent(durably: Durably, chance: Chance) -> None:
 async def many_engines_agree_whatever_happens(backend: Backend) -> None:
     for seed in range(SEEDS):
         try:
-            await simulate(backend, seed)
+            await _simulate(backend, seed)
         except (AssertionError, TimeoutError, RunFailed) as error:
             raise AssertionError(f"seed {seed}: {error}") from error
