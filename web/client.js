@@ -23,7 +23,8 @@ export { DurablyError };
  * @typedef {object} Options
  * @property {string | URL | (string | URL)[]} jobs  Job files (`.py`), relative to the page.
  * @property {string} [database]  Each name is a database of its own.
- * @property {string[]} [requirements]  Wheels (relative to the page) or package names that the job files import.
+ * @property {string[]} [requirements]  Wheels (relative to the page) or package names that the job files import, in this order:
+ *   what a wheel needs comes before it.
  * @property {"full" | "relaxed"} [durability]  `full`: what was acknowledged survives a power cut; `relaxed`: any crash of the tab.
  * @property {string} [base]  The path that this site owns on its origin; by default the folder above this file's.
  * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
