@@ -115,7 +115,12 @@ class Durably:
         await self._store.close()
 
     async def __aenter__(self) -> Self:
-        await self.init()
+        try:
+            await self.init()
+        except BaseException:
+            # Nobody leaves a context that was not entered.
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(

@@ -13,7 +13,7 @@ from durably_web.backends import open_executor
 from durably_web.backends.sqlite import SqliteExecutor
 from durably_web.clock import ManualClock
 from durably_web.engine import Durably
-from durably_web.errors import InvalidInput, NotADatabase, SchemaTooNew, StoreNotDurable, StoreUnavailable
+from durably_web.errors import Conflict, InvalidInput, NotADatabase, SchemaTooNew, StoreNotDurable, StoreUnavailable
 from durably_web.store import migrations
 from durably_web.store import statements as sql
 from durably_web.store.batch import Batch, Statement
@@ -76,6 +76,19 @@ async def test_a_newer_database_is_left_as_it_was(tmp_path: Path) -> None:
         await Durably(str(path)).init()
     assert path.read_bytes() == before
     assert _names(tmp_path) == ["app.db"], "and it is closed"
+
+
+async def test_an_engine_that_cannot_begin_is_closed(tmp_path: Path) -> None:
+    path = str(tmp_path / "app.db")
+    async with Durably(path, worker_id="same"):
+        second = Durably(path, worker_id="same")
+        with pytest.raises(Conflict, match="same"):
+            async with second:
+                pass
+        with pytest.raises(StoreUnavailable):
+            await second.get_runs()
+    async with second:
+        assert await second.get_runs() == []
 
 
 async def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
