@@ -498,6 +498,29 @@ async def what_a_job_raises_by_itself_fails_it(backend: Backend) -> None:
             assert run is not None and (run.status, run.attempt) == ("failed", 1), (kind, run)
 
 
+async def a_job_may_give_up_waiting_for_a_step(backend: Backend) -> None:
+    """A time-out of its own is no cancellation of the run; the steps behind it are stored without a gap."""
+    gate = Gate()
+
+    @job
+    async def impatient(step: Step, input: dict[str, Any]) -> list[str]:
+        went = []
+        for number in range(20):
+            try:
+                async with asyncio.timeout(0):
+                    await step.run("slow", gate.wait, number)
+            except TimeoutError:
+                went.append(await step.run("instead", lambda number=number: f"instead {number}"))
+        return went
+
+    async with World(backend) as world:
+        durably = await world.started(impatient)
+        handles = [await durably.trigger(impatient) for _ in range(3)]
+        for handle in handles:
+            assert await bounded(handle.result()) == [f"instead {number}" for number in range(20)]
+            assert [one.name for one in await durably.get_steps(handle.id)][:2] == ["instead", "instead#2"]
+
+
 async def a_failing_job_waits_for_its_parallel_steps(backend: Backend) -> None:
     gate = Gate()
     later: list[int] = []
