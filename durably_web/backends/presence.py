@@ -56,14 +56,17 @@ class Presence:
         raise Conflict(f"another worker with the id {worker_id!r} is alive: give each one an id of its own")
 
     def gone(self, worker_ids: Iterable[str]) -> list[str]:
-        """Those whose lock is free. Their files are removed, and those of dead workers that nobody asks for."""
+        """Those whose lock is free. The files of dead workers that nobody asks for any more are removed.
+
+        One that is asked for keeps its file: whoever asks may die before the answer has any effect, and the next
+        one must get the same answer.
+        """
         asked = {self._path(worker_id): worker_id for worker_id in worker_ids if worker_id not in self._held}
-        dead = [worker_id for path, worker_id in asked.items() if _remove_if_free(path)]
+        dead = [worker_id for path, worker_id in asked.items() if _free(path, remove=False)]
         held = {self._path(worker_id) for worker_id in self._held}
         for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):
-            # Not one of `asked` again: that it was held a moment ago is the answer that was given.
             if path not in asked and path not in held:
-                _remove_if_free(path)
+                _free(path, remove=True)
         return dead
 
     def close(self) -> None:
@@ -82,8 +85,8 @@ class Presence:
         return f"{self._database}-worker-{safe}"
 
 
-def _remove_if_free(path: str) -> bool:
-    """Whether nobody holds the lock on `path`; the file is then removed."""
+def _free(path: str, *, remove: bool) -> bool:
+    """Whether nobody holds the lock on `path`; the file is then removed, if that is asked for."""
     if sys.platform != "win32" and _LOCKS_WORK:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -92,8 +95,9 @@ def _remove_if_free(path: str) -> bool:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            if remove:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             return True
         except OSError:
             return False

@@ -49,7 +49,9 @@ def test_a_killed_process_is_gone_and_a_living_one_is_not(database: str, root: P
     with _worker(database, "host-1.a", root):
         assert presence.gone(["host-1.a", "nobody"]) == []
     assert presence.gone(["host-1.a", "nobody"]) == ["host-1.a"]
-    assert presence.gone(["host-1.a"]) == [], "its file has been removed"
+    assert Presence(database).gone(["host-1.a"]) == ["host-1.a"], "who asked first may have died of it"
+    assert presence.gone([]) == []
+    assert presence.gone(["host-1.a"]) == [], "nobody needed its file any more"
 
 
 def test_one_that_only_looked_in_leaves_the_dead_to_the_next_worker(database: str, root: Path) -> None:
@@ -74,6 +76,7 @@ def test_files_of_the_dead_that_held_nothing_are_removed(database: str, root: Pa
         ]
         assert alive.poll() is None
     assert sorted(presence.gone(["dead", "alive", "me"])) == ["alive", "dead"]
+    assert presence.gone([]) == []
     presence.close()
     assert list(tmp_path.iterdir()) == []
 
