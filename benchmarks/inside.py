@@ -52,10 +52,12 @@ class RawBridge:
 
 async def _steps(durably: Durably, raw: RawBridge, count: int, rounds: int) -> Comparison:
     async def ours() -> float:
-        await durably.trigger(jobs.many_steps, {"count": count})
+        handle = await durably.trigger(jobs.many_steps, {"count": count})
         watch = Stopwatch()
-        assert await durably.process_one()
-        return watch.rate(count)
+        await durably.process_one()
+        rate = watch.rate(count)
+        assert await handle.result() == count
+        return rate
 
     return await take_turns(ours, lambda: raw.steps(count), rounds, enough_seconds=_SECONDS_EACH)
 
