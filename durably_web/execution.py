@@ -114,7 +114,7 @@ class Execution:
 
     def step(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         """The coroutine of a step. Its occurrence is counted now, in the order of the calls."""
-        if type(name) is not str or not name or "#" in name or not _is_unicode(name):
+        if type(name) is not str or not name or "#" in name or not (name.isascii() or _is_unicode(name)):
             raise ValueError(f"a step's name is a text without '#', not {name!r}: the '#' counts its occurrences")
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
@@ -146,7 +146,8 @@ class Execution:
 
     async def _replay(self, stored: StoredEntry) -> Any:
         self._check()
-        await self._turn()
+        if self._turn_is_over():
+            await self._next_turn()
         assert stored.data is not None
         if stored.type == "step:complete":
             return codec.decode(stored.data)
@@ -192,14 +193,17 @@ class Execution:
                 self._idle.set_result(None)
         if self._stopping:
             raise self._suspend()
-        await self._turn()
+        if self._turn_is_over():
+            await self._next_turn()
         return value
 
-    async def _turn(self) -> None:
-        """Let others run, now and then."""
-        if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
-            await asyncio.sleep(0)
-            self._last_turn = self._clock.monotonic()
+    def _turn_is_over(self) -> bool:
+        return self._clock.monotonic() - self._last_turn > TURN_SECONDS
+
+    async def _next_turn(self) -> None:
+        """Let others run."""
+        await asyncio.sleep(0)
+        self._last_turn = self._clock.monotonic()
 
     async def _store_failure(self, key: str, error: Exception, started_at: int) -> None:
         self._failed = (error, key)
@@ -266,7 +270,7 @@ class Execution:
 
     def _encode_output(self, output: object) -> str:
         try:
-            return codec.encode(output)
+            return codec.store(output)[0]
         except NotSerializable as error:
             raise NotSerializable(f"the output of job {self._job.name!r} cannot be stored: {error}") from None
 

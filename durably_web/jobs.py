@@ -37,11 +37,11 @@ class Job(Generic[Input, Output]):
         if raw is None:
             raw = {}
         try:
-            text = codec.encode(raw)
+            text, stored = codec.store(raw)
         except TypeError as error:
             raise InvalidInput(f"the input of job {self.name!r} is not JSON: {error}") from None
         try:
-            self._loaders()[0](codec.decode(text), "input")
+            self._loaders()[0](stored, "input")
         except InvalidInput as error:
             raise InvalidInput(f"the input of job {self.name!r} does not fit: {error}") from error
         return text

@@ -34,6 +34,7 @@ class Presence:
     def __init__(self, database: str) -> None:
         self._database = database
         self._held: dict[str, int] = {}
+        self._tidy = False
 
     def announce(self, worker_id: str) -> None:
         """Hold this worker's lock until `close` or the end of the process.
@@ -63,11 +64,16 @@ class Presence:
         """
         asked = {self._path(worker_id): worker_id for worker_id in worker_ids if worker_id not in self._held}
         dead = [worker_id for path, worker_id in asked.items() if _free(path, remove=False)]
-        held = {self._path(worker_id) for worker_id in self._held}
-        for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):
-            if path not in asked and path not in held:
-                _free(path, remove=True)
+        if not self._tidy:
+            self._remove_others({*asked, *map(self._path, self._held)})
+        # The files of those that are dead now can go once somebody has freed their leases.
+        self._tidy = not dead
         return dead
+
+    def _remove_others(self, needed: set[str]) -> None:
+        for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):
+            if path not in needed:
+                _free(path, remove=True)
 
     def close(self) -> None:
         """Give up the locks.
