@@ -59,6 +59,11 @@ class RawDatabase:
         self.commit(statements.triggers(ids))
         return self.commit(statements.runs(ids, at_once)).rate(count)
 
+    async def triggers_and_runs(self, count: int, at_once: int) -> float:
+        ids = self._ids.take(count)
+        transactions = [*statements.triggers(ids), *statements.runs(ids, at_once)]
+        return self.commit(transactions).rate(count)
+
     async def trigger_and_lease(self) -> float:
         """What has to be on disk before the first line of a job, in milliseconds."""
         ids = self._ids.take(1)
