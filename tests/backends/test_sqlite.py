@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from durably_web.store.batch import Executor
-from tests.contract import SUITES, Backend, Case, cases, run_case
+from tests.contract import BARE, SUITES, Backend, Case, cases, run_case
 from tests.support.backends import SqliteFile, SqliteMemory, Through
 from tests.support.executors import RepeatingExecutor, SuspendingExecutor
 
@@ -16,8 +16,6 @@ _WRAPPERS: dict[str, Callable[[Executor], Executor]] = {
     "repeating": RepeatingExecutor,
     "suspending": SuspendingExecutor,
 }
-# What these suites do to batches themselves is undone by a wrapper.
-_BARE = ("executor", "faults", "simulation")
 
 
 def _bindings() -> list[object]:
@@ -25,7 +23,7 @@ def _bindings() -> list[object]:
     for suite in SUITES:
         for kind, has in (("file", SqliteFile.has), ("memory", SqliteMemory.has)):
             found += [pytest.param(kind, case, id=f"{suite}-{name}-{kind}") for name, case in cases(suite, has)]
-        if suite not in _BARE:
+        if suite not in BARE:
             for kind in _WRAPPERS:
                 found += [
                     pytest.param(kind, case, id=f"{suite}-{name}-{kind}") for name, case in cases(suite, SqliteFile.has)

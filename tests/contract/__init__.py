@@ -36,6 +36,9 @@ busy      `hold()` works: the database can be held by somebody else
 SUITES = ("executor", "store", "migrations", "engine", "steps", "control", "events", "leases", "faults", "simulation")
 """The modules with cases, in the order in which they build on each other."""
 
+BARE = ("executor", "faults", "simulation")
+"""Those of them that are not bound behind a wrapper: what they do to batches themselves would be undone by it."""
+
 SECONDS_PER_CASE = 60
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from scripts import chromium
 from scripts.serve import serve
-from tests.contract import SUITES, cases
+from tests.contract import BARE, SUITES, cases
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Playwright
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.browser
 
 TESTS = Path(__file__).resolve().parent.parent
 NEEDED = ("contract/*.py", "support/*.py", "pyodide/in_worker.py")
-# What these suites do to batches themselves is undone by a wrapper.
-BARE = ("executor", "faults")
 
 START = """() => {
   const worker = new Worker("worker.js", { type: "module" });
