@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import math
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
 from durably_web import calls, codec, failures
@@ -41,9 +41,21 @@ class Execution:
     """Runs a job's function under a lease."""
 
     def __init__(
-        self, store: Store, clock: Clock, emitter: Emitter, caller: calls.Caller, job: Job[Any, Any], lease: Lease
+        self,
+        store: Store,
+        clock: Clock,
+        emitter: Emitter,
+        caller: calls.Caller,
+        job: Job[Any, Any],
+        lease: Lease,
+        *,
+        expires_at: int,
+        renew: Callable[[], Awaitable[None]],
     ) -> None:
         self.lease = lease
+        # When the lease ends, as far as its worker knows; kept up by whoever renews it.
+        self.expires_at = expires_at
+        self._renew = renew
         self._store = store
         self._clock = clock
         self._emitter = emitter
@@ -155,6 +167,9 @@ class Execution:
 
     async def _execute(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         self._check()
+        started_at = self._clock.now()
+        if started_at >= self.expires_at:
+            started_at = await self._confirm_lease()
         if self._stopping:
             raise self._suspend()
         executing = self._executing
@@ -163,7 +178,6 @@ class Execution:
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
         token = _current_step.set(key)
-        started_at = self._clock.now()
         try:
             if self._emitter.hears("step:start"):
                 self._tell("step:start", key)
@@ -196,6 +210,15 @@ class Execution:
         if self._turn_is_over():
             await self._next_turn()
         return value
+
+    async def _confirm_lease(self) -> int:
+        """It slept through its lease: another worker may have executed the next step already. Gives the time."""
+        try:
+            await self._renew()
+        except StoreError as error:
+            raise self._write_failed(error) from error
+        self._check()
+        return self._clock.now()
 
     def _turn_is_over(self) -> bool:
         return self._clock.monotonic() - self._last_turn > TURN_SECONDS

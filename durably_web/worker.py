@@ -152,7 +152,7 @@ class Worker:
                 limit=limit,
                 executing=self._executing,
                 now=now,
-                expires_at=now + round(self._stale_threshold * 1000),
+                expires_at=self._expiry(now),
             )
         )
         return [self._begin(lease, now) for lease in leases]
@@ -175,7 +175,16 @@ class Worker:
                 )
             )
         self._store.changes.notify(JOURNAL)
-        execution = Execution(self._store, self._clock, self._emitter, self._caller, self._jobs[lease.job_name], lease)
+        execution = Execution(
+            self._store,
+            self._clock,
+            self._emitter,
+            self._caller,
+            self._jobs[lease.job_name],
+            lease,
+            expires_at=self._expiry(now),
+            renew=self._renew,
+        )
         self._store.writers += 1
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(
             execution.run(), name=f"durably run {lease.run_id}"
@@ -220,26 +229,33 @@ class Worker:
         task.add_done_callback(self._background.discard)
 
     async def _beat(self) -> None:
-        """Renew the leases, and end the executions of runs that are not ours any more."""
-        held = [(run_id, execution.lease.generation) for run_id, (execution, _) in self._executing.items()]
         try:
-            if held:
-                expires_at = self._clock.now() + round(self._stale_threshold * 1000)
-                found = await self._store.write(operations.renew_leases(held, expires_at))
-                self._settle(held, {run.run_id: run for run in found})
+            await self._renew()
             await self._free_the_dead()
         except Exception as error:
             self._emitter.error(error, "renewing leases")
         if self._executing or self._loop is not None:
             self._beat_later()
 
-    def _settle(self, held: list[tuple[str, int]], found: dict[str, operations.Ownership]) -> None:
+    async def _renew(self) -> None:
+        """Renew the leases, and end the executions of runs that are not ours any more. Raises `StoreError`."""
+        held = [(run_id, execution.lease.generation) for run_id, (execution, _) in self._executing.items()]
+        if held:
+            expires_at = self._expiry(self._clock.now())
+            found = await self._store.write(operations.renew_leases(held, expires_at))
+            self._settle(held, {run.run_id: run for run in found}, expires_at)
+
+    def _expiry(self, now: int) -> int:
+        return now + round(self._stale_threshold * 1000)
+
+    def _settle(self, held: list[tuple[str, int]], found: dict[str, operations.Ownership], expires_at: int) -> None:
         for run_id, generation in held:
             if run_id not in self._executing:
                 continue
             execution, _ = self._executing[run_id]
             run = found.get(run_id)
             if run is not None and run.status == "leased" and run.generation == generation:
+                execution.expires_at = expires_at
                 if self._emitter.hears("run:lease-renewed"):
                     lease = execution.lease
                     self._emitter.emit(

@@ -153,6 +153,45 @@ async def a_stale_owner_changes_nothing_and_ends(backend: Backend) -> None:
         await first.cancel(other.id)
 
 
+async def a_worker_that_slept_begins_no_step_that_another_has_stored(backend: Backend) -> None:
+    gates = (Gate(), Gate())
+    executed: list[int] = []
+
+    @job
+    async def waits(step: Step, input: dict[str, Any]) -> int:
+        # Between its steps, where nothing of the run is written.
+        await gates[step.attempt - 1].wait(None)
+
+        async def work() -> int:
+            executed.append(step.attempt)
+            return step.attempt
+
+        return await step.run("work", work)
+
+    asleep: list[HeldExecutor] = []
+
+    def through(inner: Executor) -> Executor:
+        asleep.append(HeldExecutor(inner))
+        return asleep[0]
+
+    async with World(backend) as world:
+        first = await world.started(waits, through=through)
+        handle = await first.trigger(waits)
+        await gates[0].reached()
+        asleep[0].hold()
+        await world.expire()
+        second = await world.started(waits)
+        await world.drive(gates[1].reached())
+        gates[1].open()
+        assert await world.drive(second.output_of(handle.id)) == 2
+        # The sleeper wakes, and comes to the step before it hears that the run is not its own any more.
+        gates[0].open()
+        await turns()
+        asleep[0].release()
+        await world.advance(1)
+        assert executed == [2]
+
+
 async def a_worker_that_slept_keeps_what_nobody_took(backend: Backend) -> None:
     gate = Gate()
 
