@@ -48,6 +48,7 @@ class SqliteExecutor:
         self._durability = durability
         self._connection: sqlite3.Connection | None = None
         self._in_memory = path == ":memory:"
+        self._logs_ahead = False
         self._presence = None if self._in_memory else Presence(os.path.abspath(path))
 
     async def open(self) -> None:
@@ -68,17 +69,22 @@ class SqliteExecutor:
             raise
 
     async def _set_up(self, connection: sqlite3.Connection) -> None:
-        if not self._in_memory:
-            mode = await self._ask("PRAGMA journal_mode = wal")
-            if mode != "wal":
-                raise StoreNotDurable(
-                    f"{self._path} stays in journal mode {mode}: write-ahead logging needs a local file system"
-                )
+        # Reading it finds out whether this is a database at all.
+        self._logs_ahead = await self._ask("PRAGMA journal_mode") == "wal"
         wanted = _SYNCHRONOUS[self._durability]
         connection.execute(f"PRAGMA synchronous = {wanted}")
         given = await self._ask("PRAGMA synchronous")
         if given != wanted:
             raise StoreNotDurable(f"{self._path} answers synchronous = {given} where {wanted} was asked for")
+
+    async def _log_ahead(self) -> None:
+        """Set what the file itself keeps: only before a write, so that a database that is refused stays as it is."""
+        mode = await self._ask("PRAGMA journal_mode = wal")
+        if mode != "wal":
+            raise StoreNotDurable(
+                f"{self._path} stays in journal mode {mode}: write-ahead logging needs a local file system"
+            )
+        self._logs_ahead = True
 
     async def _ask(self, pragma: str) -> object:
         return await self._patiently(lambda connection: connection.execute(pragma).fetchone()[0])
@@ -94,6 +100,8 @@ class SqliteExecutor:
         connection = self._connection
         if connection is None:
             raise StoreUnavailable(f"{self._path} is not open: use `async with durably`, or `await durably.init()`")
+        if batch.mode == "write" and not self._logs_ahead and not self._in_memory:
+            await self._log_ahead()
         try:
             return _execute(connection, batch)
         except sqlite3.OperationalError as error:

@@ -34,6 +34,7 @@ async def test_the_promised_durability_is_set(
 ) -> None:
     executor = SqliteExecutor(str(tmp_path / "app.db"), durability)
     await executor.open()
+    await executor.run(Batch("write", (Statement("CREATE TABLE mine (id)"),)))
     assert await _ask(executor, "PRAGMA journal_mode") == "wal"
     assert await _ask(executor, "PRAGMA synchronous") == synchronous
     await executor.close()
@@ -64,12 +65,14 @@ async def test_a_file_that_is_no_database_is_left_as_it_was(tmp_path: Path, cont
     assert _names(tmp_path) == ["notes.txt"]
 
 
-async def test_a_newer_database_is_left_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+async def test_a_newer_database_is_left_as_it_was(tmp_path: Path, journal_mode: str) -> None:
     path = tmp_path / "app.db"
     executor = SqliteExecutor(str(path))
     await executor.open()
     await Store(executor, ManualClock()).migrate()
     await executor.run(Batch("write", (Statement(sql.RECORD_MIGRATION, (migrations.LATEST + 1, 0)),)))
+    assert await _ask(executor, f"PRAGMA journal_mode = {journal_mode}") == journal_mode
     await executor.close()
     before = path.read_bytes()
     with pytest.raises(SchemaTooNew):
