@@ -19,14 +19,22 @@ FROM durably_runs ORDER BY id
 _ENTRIES = "SELECT run_id, number, seq, generation, type, step_name, data FROM durably_journal ORDER BY run_id, number"
 _LABELS = "SELECT run_id, key, value FROM durably_labels ORDER BY run_id, key"
 
-_STATUS_AFTER = {
-    "run:trigger": "pending",
-    "run:leased": "leased",
-    "run:complete": "completed",
-    "run:fail": "failed",
-    "run:cancel": "cancelled",
-    "run:retry": "pending",
+# An entry about the run itself: the statuses that it may follow, and the one that it leads to. A lease that was given
+# back or ran out, and a wait that is over, make a run pending without an entry.
+_CHANGES = {
+    "run:trigger": ((None,), "pending"),
+    "run:coalesced": (("pending",), "pending"),
+    "run:leased": (("pending", "leased", "waiting"), "leased"),
+    "run:waiting": (("leased",), "waiting"),
+    "run:complete": (("leased",), "completed"),
+    # Without a lease only where the job's code is not asked any more.
+    "run:fail": (("leased", "pending", "waiting"), "failed"),
+    "run:cancel": (("pending", "leased", "waiting"), "cancelled"),
+    # By a user, of a run that has ended; by the job's own policy, of one that would end now.
+    "run:retry": (("failed", "cancelled", "leased"), "pending"),
 }
+_LEASED_ONLY = {"step:complete", "step:fail", "step:retry", "step:wait", "log:write", "run:progress", "run:complete"}
+_TERMINAL = ("completed", "failed", "cancelled")
 
 
 async def check_invariants(executor: Executor) -> None:
@@ -60,42 +68,86 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
     seqs = [cast(int, entry[2]) for entry in journal]
     assert seqs == sorted(set(seqs)), f"seqs do not grow in {story}"
 
-    expected, leases, last_progress = None, 0, None
-    done: set[str] = set()
-    for _, number, _, by, type_, step_name, data in cast("list[tuple[Any, ...]]", journal):
-        if type_ == "run:leased":
-            leases += 1
-        assert by == leases, f"entry {number} was written by generation {by} under lease {leases} in {story}"
-        if type_ in ("step:complete", "step:fail", "log:write", "run:progress", "run:complete", "run:fail"):
-            assert expected == "leased", f"entry {number} was written without a lease in {story}"
-        if type_ in ("step:complete", "step:fail"):
-            assert step_name not in done, f"step {step_name} has two results in {story}"
-        if type_ == "step:complete":
-            done.add(step_name)
-        if type_ == "run:progress":
-            last_progress = json.loads(data)
-        if type_ in _STATUS_AFTER:
-            allowed = {
-                "run:trigger": (None,),
-                # A lease that was given back, or that ran out, leaves no entry.
-                "run:leased": ("pending", "leased"),
-                "run:complete": ("leased",),
-                "run:fail": ("leased",),
-                "run:cancel": ("pending", "leased"),
-                "run:retry": ("failed", "cancelled"),
-            }[type_]
-            assert expected in allowed, f"entry {number} ({type_}) follows the status {expected} in {story}"
-            expected = _STATUS_AFTER[type_]
-
-    assert status == expected or (status == "pending" and expected == "leased"), f"{status}, not {expected}: {story}"
+    model = _Model(story)
+    for entry in journal:
+        model.add(*cast("tuple[Any, ...]", entry[1:]))
+    # A lease that was given back or ran out, and a wait that is over, leave no entry.
+    assert status == model.status or (status == "pending" and model.status in ("leased", "waiting")), (
+        f"{status}, not {model.status}: {story}"
+    )
+    leases = model.leases
     assert attempt == generation == leases, f"attempt {attempt}, generation {generation}, {leases} leases in {story}"
     assert (output is not None) == (status == "completed"), f"output {output!r} while {status}: {story}"
     assert (error is not None) == (status == "failed"), f"error {error!r} while {status}: {story}"
-    assert (completed is not None) == (status in ("completed", "failed", "cancelled")), f"ended at {completed}: {story}"
-    assert (started is not None) == (leases > 0), f"started at {started} with {leases} leases: {story}"
+    assert (completed is not None) == (status in _TERMINAL), f"ended at {completed}: {story}"
+    if model.begun or leases == 0:
+        assert (started is not None) == model.begun, f"started at {started} with {leases} leases: {story}"
     assert all((value is not None) == (status == "leased") for value in lease), f"lease {lease} while {status}: {story}"
-    assert (None if progress is None else json.loads(progress)) == last_progress, f"progress {progress}: {story}"
+    assert (None if progress is None else json.loads(progress)) == model.progress, f"progress {progress}: {story}"
     assert json.loads(own_labels) == labels, f"labels {own_labels}, and {labels} to search by: {story}"
+
+
+class _Model:
+    """What a run's entries, one after another, say about it."""
+
+    def __init__(self, story: str) -> None:
+        self.status: str | None = None
+        self.leases = 0
+        # There was a lease since the run was triggered, or was retried by a user.
+        self.begun = False
+        self.progress: Any = None
+        self._story = story
+        # Results that a fork was given come right behind its trigger, and nobody's lease wrote them.
+        self._copied = True
+        self._done: set[str] = set()
+        self._failed: set[str] = set()
+        self._waiting: set[str] = set()
+        self._retried: Counter[str] = Counter()
+
+    def add(self, number: int, _: int, generation: int, type_: str, step_name: str, data: str | None) -> None:
+        where = f"entry {number} ({type_}) in {self._story}"
+        detail = json.loads(data) if data is not None else None
+        if type_ == "run:leased":
+            self.leases += 1
+            self.begun = True
+        assert generation == self.leases, f"generation {generation} under lease {self.leases}: {where}"
+        self._copied = self._copied and type_ in ("run:trigger", "step:complete")
+        if type_ in _LEASED_ONLY and not self._copied:
+            assert self.status == "leased", f"without a lease: {where}"
+        if type_.startswith("step:"):
+            self._add_step(type_, step_name, detail, where)
+        elif type_ == "run:progress":
+            self.progress = detail
+        if type_ in _CHANGES:
+            allowed, after = _CHANGES[type_]
+            assert self.status in allowed, f"after the status {self.status}: {where}"
+            self._change(type_, detail, where)
+            self.status = "waiting" if type_ == "run:retry" and self.status == "leased" else after
+
+    def _add_step(self, type_: str, name: str, detail: Any, where: str) -> None:
+        assert name not in self._done | self._failed, f"step {name} has a result already: {where}"
+        if type_ == "step:wait":
+            assert name not in self._waiting, f"step {name} waits already: {where}"
+            self._waiting.add(name)
+        elif type_ == "step:retry":
+            self._retried[name] += 1
+            assert detail["attempt"] == self._retried[name], f"attempt {detail['attempt']} of {self._retried}: {where}"
+        elif type_ == "step:complete":
+            self._done.add(name)
+        elif type_ == "step:fail":
+            self._failed.add(name)
+
+    def _change(self, type_: str, detail: Any, where: str) -> None:
+        if type_ == "run:coalesced":
+            assert self.leases == 0, f"after a lease: {where}"
+        elif type_ == "run:fail" and self.status != "leased":
+            allowed = ("PoisonRun: ", "TimeoutError: the run took longer")
+            assert detail["error"].startswith(allowed), f"without a lease: {where}"
+        elif type_ == "run:retry":
+            self.begun = self.begun and self.status == "leased"
+            self._failed.clear()
+            self._waiting.clear()
+            self._retried.clear()
 
 
 async def results_of(executor: Executor, run_id: str) -> Counter[str]:
