@@ -1,74 +1,180 @@
-"""How values become the text that the store keeps. The only place that decides."""
+"""How values become the text that the store keeps. The only place that decides.
+
+What JSON has is plain JSON. What it has not (`tagging` has the list) is an object `{"$type": …, "value": …}` in it,
+so that it comes back as it was. Nothing is ever imported or called by a name that stands in a stored text.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from durably_web.errors import NotSerializable
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
-# Without looking for white space around the text, which takes as long as reading a small one; `encode` writes none.
-_decode = json.JSONDecoder().raw_decode
+# The scanner itself: no looking for white space around the text, which takes as long as reading a small one; `encode`
+# writes none.
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+# Below the recursion limit, with room for whoever reads it.
+_DEEPEST = 200
+
+
+class Codec(Protocol):
+    """What turns values into the texts that the database keeps, and back.
+
+    `decode(encode(value))` must give an equal value: a step's result is compared before it is stored. Beside these two
+    a codec may have `async seal(texts: list[str]) -> list[str]` and `async unseal(texts)`, through which everything
+    goes on its way into the database and out of it; a text that was never sealed must come through `unseal` as it is.
+    """
+
+    def encode(self, value: Any, /) -> str:
+        """The text of a value. Raises `NotSerializable`, naming the part that is in the way."""
+        ...
+
+    def decode(self, text: str, /) -> Any:
+        """The value of a text that `encode` made."""
+        ...
+
+
+class JsonCodec:
+    """The default: JSON, and beside it `datetime`, `date`, `time`, `timedelta`, `Decimal`, `UUID`, `bytes`, `set`,
+    `frozenset`, `tuple` and dicts with other keys than texts, which come back as they were, wherever they are nested.
+
+    A zone becomes its offset. Refused are NaN and infinities, named tuples, and `bytearray`, which would not come back
+    as what they were.
+    """
+
+    def encode(self, value: Any, /) -> str:
+        return store(value)[0]
+
+    def decode(self, text: str, /) -> Any:
+        return decode(text)
 
 
 def encode(value: object) -> str:
-    """The JSON text of `value`. Raises `NotSerializable`, naming the part that is in the way."""
+    """The JSON text of `value`, as fast as it gets: what JSON takes for its own is not looked at a second time.
+
+    For values that are JSON: a tuple alone would become a list, and a key 1 the key "1"; `store` sees to that. Raises
+    `NotSerializable`, naming the part that is in the way.
+    """
     try:
         text = _encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise NotSerializable(_complaint(value, "value", 0) or f"the value is not JSON: {error}") from None
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # A lone surrogate has no UTF-8 form; escaped, it survives.
-            return _encode_ascii(value)
-    return text
+    except (TypeError, ValueError, RecursionError):
+        return _encode_tagged(value)
+    if '"$type"' in text:
+        # A key of somebody else's, perhaps, which `decode` must not take for ours.
+        return _encode_tagged(value)
+    return text if text.isascii() else _as_unicode(text, value)
 
 
 def decode(text: str) -> Any:
-    """The value of a text made by `encode`."""
-    return _decode(text)[0]
+    """The value of a text made by `encode` or `store`."""
+    try:
+        value = _scan(text, 0)[0]
+    except StopIteration:
+        raise ValueError(f"this is not a text that was stored: {text[:40]!r}") from None
+    if '"$type"' in text:
+        from durably_web import tagging
+
+        return tagging.untag(value)
+    return value
 
 
-def store(value: object) -> tuple[str, Any]:
-    """The text of `value`, and the value that `decode` will make of it.
+def store(value: object, codec: Codec | None = None) -> tuple[str, Any]:
+    """The text of `value`, and the value that `decode` will make of it, which is equal to it.
 
-    A job gets the second one on its first execution too, so that it sees the same before and after a crash:
-    a tuple is a list from the start. Keys that are not strings would change their type, and are refused.
+    A job gets the second one on its first execution too, so that it sees the same before and after a crash: a copy, and
+    an `IntEnum` is an int from the start.
     """
+    if codec is not None and type(codec) is not JsonCodec:
+        return _store_by(codec, value)
     text = encode(value)
     if type(value) in _PLAIN:
         return text, value
     again = decode(text)
     if again != value:
-        complaint = _complaint(value, "value", 0)
-        if complaint:
-            raise NotSerializable(complaint)
+        # JSON took a tuple for a list, or a number for a key.
+        text = _encode_tagged(value)
+        again = decode(text)
+        if again != value and not _same_text(again, value):
+            raise NotSerializable("the value does not come back as it was: something in it is equal only to itself")
     return text, again
 
 
-def _complaint(value: object, path: str, depth: int) -> str | None:
-    """What keeps `value` from being stored, and where; `None` when nothing does."""
-    if depth > 200:
-        return f"{path} is nested too deeply, or contains itself"
-    if isinstance(value, dict):
+def _store_by(codec: Codec, value: object) -> tuple[str, Any]:
+    text = codec.encode(value)
+    if type(text) is not str:
+        raise NotSerializable(f"{type(codec).__name__}.encode() must give a str, not a {type(text).__name__}")
+    again = codec.decode(text)
+    if again != value and not _same_text(again, value):
+        raise NotSerializable(f"{type(codec).__name__} does not give the value back as it was")
+    return text, again
+
+
+def _same_text(again: object, value: object) -> bool:
+    """Of some instants Python says that they are not equal to themselves in another zone; their texts are."""
+    try:
+        return _encode_tagged(again) == _encode_tagged(value)
+    except NotSerializable:
+        return False
+
+
+def to_plain(value: Any) -> Any:
+    """A decoded value as the wire has it: plain JSON.
+
+    Instants are ISO 8601 (in UTC with milliseconds and `Z`), dates and times of day too; a duration is a number of
+    seconds; `Decimal` and `UUID` are text, bytes are base64; tuples and sets are lists, and every key is a text. What
+    is plain already is given back itself.
+    """
+    if type(value) in _PLAIN:
+        return value
+    try:
+        if _is_plain(value):
+            return value
+    except RecursionError:
+        # Only plain JSON is let so deep.
+        return value
+    from durably_web import tagging
+
+    return tagging.plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
         for key, item in value.items():
-            if type(key) is not str:
-                return f"{path} has the key {key!r}: keys must be strings"
-            if complaint := _complaint(item, f"{path}[{key!r}]", depth + 1):
-                return complaint
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            if complaint := _complaint(item, f"{path}[{index}]", depth + 1):
-                return complaint
-    elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            return f"{path} is {value!r}, which JSON does not have"
-    elif not isinstance(value, _PLAIN):
-        return f"{path} is a {type(value).__name__}, which JSON does not have"
-    return None
+            if type(key) is not str or (type(item) not in _PLAIN and not _is_plain(item)):
+                return False
+        return True
+    if kind is list:
+        for item in value:
+            if type(item) not in _PLAIN and not _is_plain(item):
+                return False
+        return True
+    return kind in _PLAIN
+
+
+def _as_unicode(text: str, value: object) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate has no UTF-8 form; escaped, it survives.
+        return _encode_ascii(value)
+    return text
+
+
+def _encode_tagged(value: object) -> str:
+    from durably_web import tagging
+
+    try:
+        tagged = tagging.tag(value, _DEEPEST)
+        text = _encode(tagged)
+    except (TypeError, ValueError, RecursionError) as error:
+        complaint = tagging.complaint(value, "value", _DEEPEST)
+        raise NotSerializable(complaint or f"the value cannot be stored: {error}") from None
+    return text if text.isascii() else _as_unicode(text, tagged)

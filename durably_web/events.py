@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
+from durably_web.codec import to_plain
 from durably_web.records import Instant, Progress, wire_instant
 
 EventType = Literal[
@@ -70,7 +71,7 @@ class Event(NamedTuple):
             "labels": self.labels,
         }
         for name, key in _WIRE_NAMES.get(self.type, ()):
-            wire[key] = getattr(self, name)
+            wire[key] = to_plain(getattr(self, name))
         if self.progress is not None:
             wire["progress"] = self.progress.to_wire()
         if self.duration is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import Any, Literal, NamedTuple
 
+from durably_web.codec import to_plain
+
 Status = Literal["pending", "leased", "waiting", "completed", "failed", "cancelled"]
 Disposition = Literal["created", "idempotent", "coalesced"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -78,8 +80,8 @@ class Run(NamedTuple):
             "id": self.id,
             "jobName": self.job_name,
             "status": self.status,
-            "input": self.input,
-            "output": self.output,
+            "input": to_plain(self.input),
+            "output": to_plain(self.output),
             "error": self.error,
             "labels": self.labels,
             "progress": self.progress.to_wire() if self.progress else None,
@@ -107,7 +109,7 @@ class StepRecord(NamedTuple):
         return {
             "name": self.name,
             "status": self.status,
-            "output": self.output,
+            "output": to_plain(self.output),
             "error": self.error,
             "attempt": self.attempt,
             "startedAt": wire_instant(self.started_at),
@@ -128,7 +130,7 @@ class LogEntry(NamedTuple):
         return {
             "level": self.level,
             "message": self.message,
-            "data": self.data,
+            "data": to_plain(self.data),
             "stepName": self.step_name,
             "createdAt": wire_instant(self.created_at),
         }
