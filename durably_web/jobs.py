@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from durably_web import codec, schema
-from durably_web.errors import InvalidInput
+from durably_web import codec, schema, shapes
+from durably_web.codec import Codec
+from durably_web.errors import InvalidInput, NotSerializable
 
 if TYPE_CHECKING:
     from durably_web.steps import Step
@@ -25,48 +26,54 @@ class Job(Generic[Input, Output]):
         self.fn = fn
         self.name = name
         self.__doc__ = fn.__doc__
-        self._load_input: schema.Loader | None = None
-        self._load_output: schema.Loader | None = None
+        self._found: tuple[schema.Loader, schema.Loader | None, bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.name}>"
 
-    def encode_input(self, value: object) -> str:
-        """The JSON text of an input that fits the annotation. Raises `InvalidInput`."""
-        raw = schema.dump(value)
+    def encode_input(self, value: object, own_codec: Codec | None = None) -> str:
+        """The text of an input that fits the annotation. Raises `InvalidInput`."""
+        load, _, shaped = self._loaders()
+        raw = shapes.dump(value) if shaped else value
         if raw is None:
             raw = {}
         try:
-            text, stored = codec.store(raw)
+            text, stored = codec.store(raw, own_codec)
         except TypeError as error:
-            raise InvalidInput(f"the input of job {self.name!r} is not JSON: {error}") from None
+            raise InvalidInput(f"the input of job {self.name!r} cannot be stored: {error}") from None
         try:
-            self._loaders()[0](stored, "input")
+            built = load(stored, "input")
         except InvalidInput as error:
             raise InvalidInput(f"the input of job {self.name!r} does not fit: {error}") from error
+        if shaped and (found := shapes.difference(value, built, "input")):
+            raise InvalidInput(f"the input of job {self.name!r} does not fit: {found}")
         return text
 
     def load_output(self, raw: Any) -> Output:
         """What the function returned, of what is stored of it."""
-        output: Output = self._loaders()[1](raw, "output")
+        load = self._loaders()[1]
+        output: Output = raw if load is None else load(raw, "output")
         return output
 
     async def execute(self, step: Step, raw: Any) -> object:
-        """Call the function with the input that its annotation asks for, and give its output as JSON keeps it."""
-        return schema.dump(await self.fn(step, self._loaders()[0](raw, "input")))
+        """Call the function with the input that its annotation asks for; gives what is to be stored of its output."""
+        load_input, load_output, _ = self._loaders()
+        output = await self.fn(step, load_input(raw, "input"))
+        try:
+            return output if load_output is None else shapes.plain(output, load_output)
+        except NotSerializable as error:
+            raise NotSerializable(f"the output of job {self.name!r} cannot be stored: {error}") from None
 
-    def _loaders(self) -> tuple[schema.Loader, schema.Loader]:
+    def _loaders(self) -> tuple[schema.Loader, schema.Loader | None, bool]:
+        """For the input and for the output, and whether the input has parts that are not what is stored of them."""
         # At first use, when all that the annotations name has been defined.
-        if self._load_input is None or self._load_output is None:
-            hints = get_type_hints(self.fn)
+        if self._found is None:
             parameter = list(inspect.signature(self.fn).parameters)[1]
-            self._load_input = schema.loader(hints.get(parameter, Any))
-            try:
-                self._load_output = schema.loader(hints.get("return", Any))
-            except schema.Unsupported:
-                # An output is not checked, only built where its annotation says how.
-                self._load_output = schema.loader(Any)
-        return self._load_input, self._load_output
+            annotation = schema.annotation_of(self.fn, parameter)
+            # An output is not checked, only built where its annotation says how.
+            output = shapes.result_loader(self.fn)
+            self._found = schema.loader(annotation), output, shapes.names_a_shape(annotation)
+        return self._found
 
 
 @overload
