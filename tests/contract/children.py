@@ -19,13 +19,8 @@ from tests.contract import Backend, needs
 from tests.contract.faults import Life
 from tests.support.executors import CountingExecutor, Fault, FaultyExecutor
 from tests.support.invariants import results_of
+from tests.support.scenes import becomes, run_of
 from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
-
-
-async def _run(durably: Durably, run_id: str) -> Run:
-    run = await durably.get_run(run_id)
-    assert run is not None
-    return run
 
 
 async def _children(durably: Durably, run_id: str) -> list[Run]:
@@ -75,7 +70,7 @@ async def a_call_gives_the_output_of_the_child(backend: Backend) -> None:
         children = await _children(durably, handle.id)
         told = [(run.job_name, run.status, run.input, run.output, run.labels) for run in children]
         assert told == [("double", "completed", {"n": n}, 2 * n, {"org": "acme"}) for n in (4, 5)]
-        assert (await _run(durably, handle.id)).parent_run_id is None
+        assert (await run_of(durably, handle.id)).parent_run_id is None
 
 
 async def a_trigger_gives_the_childs_id_and_does_not_wait(backend: Backend) -> None:
@@ -206,7 +201,7 @@ async def a_waiting_parent_takes_no_slot(backend: Backend) -> None:
         by_status = Counter(run.status for run in await durably.get_runs())
         assert by_status == {"waiting": 4, "leased": 1}
         assert len(heard.events) == 4 and all(event.until is None for event in heard.events)
-        assert (await _run(durably, handle.id)).wake_at is None
+        assert (await run_of(durably, handle.id)).wake_at is None
         gate.open()
         assert await bounded(handle.result()) == "done"
         assert {run.status for run in await durably.get_runs()} == {"completed"}
@@ -281,19 +276,13 @@ async def a_step_beside_a_call_is_not_held_up_nor_cut_off(backend: Backend) -> N
         handle = await durably.trigger(parent)
         await gate.reached()
         await within.reached()
-        assert (await _run(durably, handle.id)).status == "leased"
+        assert (await run_of(durably, handle.id)).status == "leased"
         gate.open()
         await until(lambda: gate.arrived == 2)
-        await _is_at(durably, handle.id, "waiting")
+        await becomes(durably, handle.id, "waiting")
         within.open()
         assert await bounded(handle.result()) == ["child", "one two"]
         assert gate.arrived == 2 and within.arrived == 1
-
-
-async def _is_at(durably: Durably, run_id: str, status: str) -> None:
-    async with asyncio.timeout(10):
-        while (await _run(durably, run_id)).status != status:  # noqa: ASYNC110 — whoever executes it
-            await asyncio.sleep(0)
 
 
 async def a_child_that_ends_early_waits_for_its_parent(backend: Backend) -> None:
@@ -352,9 +341,9 @@ async def whoever_is_there_goes_on_with_a_parent(backend: Backend) -> None:
         await bounded(first.process_one())
         await first.stop()
         only_children = await world.engine(double)
-        assert (await _run(only_children, handle.id)).status == "waiting"
+        assert (await run_of(only_children, handle.id)).status == "waiting"
         await bounded(only_children.process_until_idle())
-        assert (await _run(only_children, handle.id)).status != "completed"
+        assert (await run_of(only_children, handle.id)).status != "completed"
         third = await world.engine(parent, double)
         await bounded(third.process_until_idle())
         assert await third.output_of(handle.id, timeout=5) == 4
@@ -426,7 +415,7 @@ async def a_failed_child_that_is_not_caught_fails_its_parent(backend: Backend) -
         durably = await world.engine(parent, double)
         handle = await durably.trigger(parent)
         await bounded(durably.process_until_idle())
-        run = await _run(durably, handle.id)
+        run = await run_of(durably, handle.id)
         assert run.status == "failed" and str(run.error).startswith("RunFailed: ") and "too small" in str(run.error)
 
 
@@ -475,7 +464,7 @@ async def the_end_of_a_parent_leaves_its_children_alone(backend: Backend) -> Non
         for fail in (False, True):
             handle = await durably.trigger(parent, {"fail": fail})
             await bounded(durably.process_until_idle())
-            assert (await _run(durably, handle.id)).is_terminal
+            assert (await run_of(durably, handle.id)).is_terminal
             world.clock.advance(11)
             await bounded(durably.process_until_idle())
             [child] = await _children(durably, handle.id)
@@ -663,7 +652,7 @@ async def cancelling_reaches_below_a_child_that_has_ended(backend: Backend) -> N
         durably = await world.started(parent, between, leaf)
         handle = await durably.trigger(parent)
         await gate.reached()
-        await _is_at(durably, handle.id, "waiting")
+        await becomes(durably, handle.id, "waiting")
         await durably.cancel(handle.id)
         by_job = {run.job_name: run.status for run in await durably.get_runs()}
         assert by_job == {"parent": "cancelled", "between": "completed", "leaf": "cancelled"}
@@ -710,7 +699,7 @@ async def a_child_that_is_cancelled_with_its_parent_does_not_wake_it(backend: Ba
         await gate.reached()
         await durably.cancel(handle.id)
         await world.advance(5)
-        assert caught == [] and (await _run(durably, handle.id)).status == "cancelled"
+        assert caught == [] and (await run_of(durably, handle.id)).status == "cancelled"
 
 
 # -- odd families ----------------------------------------------------------------------------------------
@@ -733,14 +722,14 @@ async def a_child_that_is_deleted_does_not_leave_its_parent_waiting(backend: Bac
             if ends == "cancelled":
                 await durably.cancel(child.id)
             await bounded(durably.process_until_idle())
-            assert (await _run(durably, child.id)).status == ends
+            assert (await run_of(durably, child.id)).status == ends
             try:
                 await durably.delete_run(child.id)
             except Conflict as error:
                 assert handle.id in str(error), "it says who still needs it"
             await durably.resume(handle.id)
             await bounded(durably.process_until_idle())
-            run = await _run(durably, handle.id)
+            run = await run_of(durably, handle.id)
             assert run.is_terminal, f"nobody wakes it: {run}"
             assert run.output == 4 or child.id in str(run.error), run
 
@@ -835,7 +824,7 @@ def _family(life: Life) -> tuple[Job[dict[str, Any], Any], Job[dict[str, Any], A
 
 
 async def _is_whole(world: World, durably: Durably, run_id: str, life: Life) -> None:
-    run = await _run(durably, run_id)
+    run = await run_of(durably, run_id)
     assert (run.status, run.output) == ("completed", EXPECTED), run
     runs = [one for one in await durably.get_runs(job="child") if one.parent_run_id == run_id]
     assert sorted(one.input["n"] for one in runs) == [0, 1, 2, 3, 4], runs
