@@ -25,7 +25,7 @@ from tests.support.scenes import (
     taken_over,
     types_of,
 )
-from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
+from tests.support.world import Gate, Heard, World, bounded, raised, turns
 
 STEADY = Retry(max_attempts=4, initial_delay=10.0, backoff=2.0, jitter=False)
 """Tries again after 10, 20 and 40 seconds."""
@@ -225,8 +225,7 @@ async def a_short_delay_keeps_the_lease(backend: Backend) -> None:
         durably = await world.started(tries, polling_interval=LONG)
         heard = Heard(durably)
         handle = await durably.trigger(tries)
-        await until(lambda: len(work.calls) == 1)
-        await settled()
+        await work.called()
         assert (await run_of(durably, handle.id)).status == "leased"
         assert (await step_of(durably, handle.id, "try")).status == "retrying"
         assert await world.drive(handle.result()) == "done"
@@ -371,8 +370,7 @@ async def a_short_delay_survives_a_crash(backend: Backend) -> None:
         tries = _trying(work, Retry(max_attempts=2, initial_delay=0.05, jitter=False))
         first = await world.started(tries)
         handle = await first.trigger(tries)
-        await until(lambda: len(work.calls) == 1)
-        await settled()
+        await work.called()
         second = await taken_over(world, first, tries)
         assert await world.drive(second.output_of(handle.id)) == "done" and len(work.calls) == 2
 
@@ -409,8 +407,7 @@ async def a_stop_does_not_wait_for_a_delay(backend: Backend) -> None:
             tries = _trying(work, Retry(initial_delay=delay, max_delay=delay, jitter=False))
             first = await world.started(tries)
             handle = await first.trigger(tries)
-            await until(lambda work=work: len(work.calls) == 1)
-            await settled()
+            await work.called()
             await bounded(first.stop())
             second = await world.started(tries, polling_interval=LONG)
             assert (await run_of(second, handle.id)).status in ("pending", "leased", "waiting")
@@ -565,8 +562,7 @@ async def a_cancelled_run_makes_no_further_attempt(backend: Backend) -> None:
             tries = _trying(work, Retry(initial_delay=delay, jitter=False))
             durably = await world.started(tries, polling_interval=LONG)
             handle = await durably.trigger(tries)
-            await until(lambda work=work: len(work.calls) == 1)
-            await settled()
+            await work.called()
             await durably.cancel(handle.id)
             run = await run_of(durably, handle.id)
             assert (run.status, run.wake_at) == ("cancelled", None)
@@ -748,9 +744,12 @@ async def a_run_in_its_delay_can_be_cancelled(backend: Backend) -> None:
 async def a_cancellation_is_not_tried_again(backend: Backend) -> None:
     gate = Gate()
 
-    @job(retry=Retry(initial_delay=0, retry_on=(BaseException,)))
+    everything: Any = (BaseException,)
+    policy = Retry(initial_delay=0, retry_on=everything)
+
+    @job(retry=policy)
     async def waits(step: Step, input: dict[str, Any]) -> None:
-        await step.run("wait", gate.wait, 1, retry=Retry(initial_delay=0, retry_on=(BaseException,)))
+        await step.run("wait", gate.wait, 1, retry=policy)
 
     async with World(backend) as world:
         durably = await world.started(waits)
@@ -771,12 +770,11 @@ async def stopping_is_no_failure_of_a_run(backend: Backend) -> None:
         return await step.run("two", lambda: "done")
 
     async with World(backend) as world:
-        for _ in range(4):
+        asking = await world.engine(waits)
+        handle = await asking.trigger(waits)
+        for count in range(1, 5):
             durably = await world.started(waits)
-            if not gate.arrived:
-                handle = await durably.trigger(waits)
-            arrived = gate.arrived
-            await gate.reached(arrived + 1)
+            await gate.reached(count)
             await bounded(durably.stop())
         gate.open()
         last = await world.started(waits)
@@ -799,12 +797,11 @@ def _deadly(gate: Gate, max_attempts: int, *, steps: int = 0) -> Job[dict[str, A
     return deadly
 
 
-async def _killed(world: World, deadly: Job[Any, Any], gate: Gate, times: int) -> str:
-    run_id = ""
+async def _killed(world: World, deadly: Job[Any, Any], gate: Gate, times: int, run_id: str = "") -> str:
     for _ in range(times):
+        arrived = gate.arrived
         durably = await world.started(deadly)
         run_id = run_id or (await durably.trigger(deadly)).id
-        arrived = gate.arrived
         await world.drive(gate.reached(arrived + 1))
         await world.crash(durably)
         await world.expire()
@@ -911,7 +908,7 @@ async def deaths_seen_by_an_engine_without_the_job_count_too(backend: Backend) -
     async with World(backend) as world:
         run_id = ""
         for _ in range(2):
-            run_id = await _killed(world, deadly, gate, 1) if not run_id else await _again(world, deadly, gate, run_id)
+            run_id = await _killed(world, deadly, gate, 1, run_id)
             stranger = await world.engine(other)
             await bounded(stranger.process_until_idle())
             await stranger.stop()
@@ -919,14 +916,6 @@ async def deaths_seen_by_an_engine_without_the_job_count_too(backend: Backend) -
         await bounded(last.process_until_idle())
         run = await run_of(last, run_id)
         assert run.status == "failed" and str(run.error).startswith("PoisonRun: ") and gate.arrived == 2
-
-
-async def _again(world: World, deadly: Job[Any, Any], gate: Gate, run_id: str) -> str:
-    durably = await world.started(deadly)
-    await world.drive(gate.reached(gate.arrived + 1))
-    await world.crash(durably)
-    await world.expire()
-    return run_id
 
 
 @needs("workers")
@@ -962,12 +951,11 @@ async def a_poison_run_harms_no_other(backend: Backend) -> None:
 
     beside = Gate()
     async with World(backend) as world:
-        asking = await world.engine(innocent)
+        asking = await world.engine(deadly, innocent)
         handles = [await asking.trigger(innocent) for _ in range(3)]
+        poison = await asking.trigger(deadly)
         for count in (1, 2):
             durably = await world.started(deadly, innocent)
-            if count == 1:
-                poison = await durably.trigger(deadly)
             await world.drive(gate.reached(count))
             await world.drive(beside.reached(3 * count))
             await world.crash(durably)

@@ -122,13 +122,13 @@ async def a_signal_reaches_one_branch_while_another_executes(backend: Backend) -
         durably = await world.started(gathers, polling_interval=LONG)
         handle = await durably.trigger(gathers)
         await gate.reached()
-        await settled()
+        await move(world, 1)
         assert (await step_of(durably, handle.id, "go")).status == "waiting"
         await durably.signal(handle.id, "go", "first")
         await until(lambda: order == ["first"])
         gate.open()
         await becomes(durably, handle.id, "waiting")
-        await move(world, 5)
+        await move(world, 4)
         assert await bounded(handle.result()) == ["first", "work", None]
 
 
@@ -317,8 +317,8 @@ async def a_signal_that_cannot_be_delivered_says_so(backend: Backend) -> None:
             await bounded(durably.process_until_idle())
             error = await raised(Conflict, durably.signal(handle.id, "go"))
             assert end in str(error) and handle.id in str(error)
-        await durably.delete_run(handle.id)
-        await raised(NotFound, durably.signal(handle.id, "go"))
+            await durably.delete_run(handle.id)
+            await raised(NotFound, durably.signal(handle.id, "go"))
 
 
 async def what_cannot_be_a_signal_is_refused(backend: Backend) -> None:
@@ -743,6 +743,6 @@ async def a_person_approves_rejects_or_forgets(backend: Backend) -> None:
         await bounded(durably.output_of(handles["three"].id))
         await becomes(durably, handles["four"].id, "waiting")
         await move(world, 24 * 3600)
-        outputs = [await bounded(durably.output_of(handle.id)) for handle in handles.values()]
+        outputs: list[str] = [await bounded(durably.output_of(handle.id)) for handle in handles.values()]
         assert outputs == ["published for ann", "rejected by bob", "published for cleo", "nobody cared"]
         assert published == ["draft of one", "draft of three"]

@@ -10,7 +10,7 @@ from durably_web.clock import ManualClock
 from durably_web.engine import Durably
 from durably_web.jobs import Job
 from durably_web.records import Instant, Run, StepRecord, instant
-from tests.support.world import SECONDS, World, turns
+from tests.support.world import SECONDS, World, turns, until
 
 LONG = 10_000_000.0
 """A polling interval that never comes to help: what happens in time happens because somebody was woken."""
@@ -30,6 +30,11 @@ class Flaky:
         if self.errors:
             raise self.errors.pop(0)
         return value
+
+    async def called(self, count: int = 1) -> None:
+        """Return when it was called so often, and what that led to is done."""
+        await until(lambda: len(self.calls) >= count)
+        await settled()
 
 
 class UnsteadyClock(ManualClock):
