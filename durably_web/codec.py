@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from durably_web.errors import NotSerializable
+from durably_web.errors import DecryptionFailed, NotSerializable
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
@@ -28,8 +28,8 @@ class Codec(Protocol):
     """What turns values into the texts that the database keeps, and back.
 
     `decode(encode(value))` must give an equal value: a step's result is compared before it is stored. Beside these two
-    a codec may have `async seal(texts: list[str]) -> list[str]` and `async unseal(texts)`, through which everything
-    goes on its way into the database and out of it; a text that was never sealed must come through `unseal` as it is.
+    a codec may have `async seal(texts: list[str]) -> list[str]` and `async unseal(texts)`, through which the texts of
+    a transaction go on their way into the database and out of it; with them errors, log lines and progress.
     """
 
     def encode(self, value: Any, /) -> str:
@@ -77,6 +77,11 @@ def decode(text: str) -> Any:
     try:
         value = _scan(text, 0)[0]
     except StopIteration:
+        if text.startswith("sealed:"):
+            raise DecryptionFailed(
+                "the value is sealed, and there is no key: pass the codec that sealed it, as in "
+                "Durably(codec=AesGcmCodec(key))"
+            ) from None
         raise ValueError(f"this is not a text that was stored: {text[:40]!r}") from None
     if '"$type"' in text:
         from durably_web import tagging

@@ -15,6 +15,7 @@
         ├── StoreNotDurable     what it promises is less than was asked for
         ├── ConstraintViolated  a statement broke the schema
         ├── NotADatabase        the file holds something else
+        ├── DecryptionFailed    a sealed value cannot be opened
         └── SchemaTooNew        a newer durably_web wrote it
 
     ControlFlow (BaseException: a job's `except Exception` cannot swallow it)
@@ -109,6 +110,10 @@ class NotADatabase(StoreError):
 
 class SchemaTooNew(StoreError):
     """The database was written by a newer durably_web; it was left as it is."""
+
+
+class DecryptionFailed(StoreError):
+    """A sealed value cannot be opened: no key, another key, or it was changed."""
 
 
 class ConstraintViolated(StoreError):
