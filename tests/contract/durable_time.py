@@ -28,7 +28,7 @@ from tests.support.scenes import (
     taken_over,
     types_of,
 )
-from tests.support.world import Gate, Heard, World, bounded, until
+from tests.support.world import Gate, Heard, World, bounded, turns, until
 
 
 @job
@@ -185,7 +185,19 @@ async def no_sleep_at_all_is_over_at_once(backend: Backend) -> None:
 
 
 async def what_is_no_time_is_refused(backend: Backend) -> None:
-    durations: list[Any] = [-1, -0.001, math.nan, math.inf, -math.inf, "10", None, [], timedelta(seconds=-1), 1e300]
+    durations: list[Any] = [
+        -1,
+        -0.001,
+        math.nan,
+        math.inf,
+        -math.inf,
+        "10",
+        None,
+        [],
+        timedelta(seconds=-1),
+        1e12,
+        1e300,
+    ]
     moments: list[Any] = [datetime(2030, 1, 1), "2030-01-01", 1_900_000_000, None]
     refused: list[Any] = []
 
@@ -354,6 +366,54 @@ async def a_run_that_waits_wakes_for_each_of_its_sleeps(backend: Backend) -> Non
         assert moments == expected
 
 
+async def a_short_sleep_beside_a_long_one_does_not_keep_the_slot(backend: Backend) -> None:
+    @job
+    async def gathers(step: Step, input: dict[str, Any]) -> None:
+        await asyncio.gather(step.sleep("short", 0.05), step.sleep("long", 100))
+
+    async with World(backend) as world:
+        durably = await world.started(gathers, polling_interval=LONG)
+        handle = await durably.trigger(gathers)
+        end = later(world, 100)
+        await settled()
+        await move(world, 0.05)
+        assert (await becomes(durably, handle.id, "waiting")).wake_at == end
+        await move(world, 99.95)
+        await bounded(handle.result())
+
+
+async def a_slow_database_does_not_hold_up_a_branch(backend: Backend) -> None:
+    """While the end of one sleep is being stored, nothing executes; and yet the run does not wait for the other."""
+
+    class Slow(CountingExecutor):
+        async def run(self, batch: Batch) -> Any:
+            await turns(60)
+            result = await super().run(batch)
+            await turns(60)
+            return result
+
+    @job
+    async def gathers(step: Step, input: dict[str, Any]) -> None:
+        async def branch(seconds: float) -> None:
+            await step.sleep("nap", seconds)
+            await step.run("woke", lambda: moments.append(later(world, 0)))
+
+        await asyncio.gather(branch(1000), branch(10))
+
+    moments: list[Instant] = []
+    async with World(backend) as world:
+        expected = [later(world, 10), later(world, 1000)]
+        durably = await world.started(gathers, polling_interval=LONG, through=Slow)
+        handle = await durably.trigger(gathers)
+        for seconds in (10, 990):
+            await becomes(durably, handle.id, "waiting")
+            await turns(1000)
+            world.clock.advance(seconds)
+            await turns(2000)
+        await bounded(handle.result())
+        assert moments == expected
+
+
 async def a_crash_beside_a_sleep_changes_nothing(backend: Backend) -> None:
     """One branch sleeps while the other executes, and the worker dies: the moment stays the same."""
     gate = Gate()
@@ -481,6 +541,36 @@ async def a_stop_does_not_wait_for_a_sleep(backend: Backend) -> None:
             await settled()
             await move(world, seconds)
             assert await bounded(second.output_of(handle.id)) == "awake"
+            await second.delete_run(handle.id)
+
+
+async def a_stop_waits_for_no_sleep_beside_a_step(backend: Backend) -> None:
+    """The step that executes is finished; what sleeps beside it is left where it is."""
+    for return_exceptions in (False, True):
+        gate = Gate()
+
+        @job
+        async def gathers(
+            step: Step, input: dict[str, Any], gate: Gate = gate, catches: bool = return_exceptions
+        ) -> list[Any]:
+            steps = (step.run("work", gate.wait, "work"), step.sleep("nap", 100), step.wait_for_signal("go"))
+            return list(await asyncio.gather(*steps, return_exceptions=catches))
+
+        async with World(backend) as world:
+            first = await world.started(gathers)
+            handle = await first.trigger(gathers)
+            await gate.reached()
+            stopping = asyncio.ensure_future(first.stop())
+            await settled()
+            assert not stopping.done()
+            gate.open()
+            await bounded(stopping)
+            second = await world.started(gathers, polling_interval=LONG)
+            await becomes(second, handle.id, "waiting")
+            await move(world, 100)
+            await second.signal(handle.id, "go", "went")
+            assert await bounded(second.output_of(handle.id)) == ["work", None, "went"]
+            assert gate.arrived == 1
             await second.delete_run(handle.id)
 
 

@@ -175,6 +175,25 @@ async def a_policy_that_raises_fails_the_step(backend: Backend) -> None:
         assert not heard.of("step:retry")
 
 
+async def a_runs_policy_that_raises_fails_the_run(backend: Backend) -> None:
+    """It is not executed again, and again."""
+
+    def asks(error: Exception) -> bool:
+        raise LookupError("the policy's own mistake")
+
+    async with World(backend) as world:
+        work = Flaky(world, *[Refused("no")] * 99)
+
+        @job(retry=Retry(initial_delay=0, should_retry=asks))
+        async def tries(step: Step, input: dict[str, Any]) -> Any:
+            return await work()
+
+        durably = await world.started(tries)
+        handle = await durably.trigger(tries)
+        await becomes(durably, handle.id, "failed")
+        assert len(work.calls) == 1
+
+
 async def fatal_can_be_caught_and_is_raised_again_by_a_replay(backend: Backend) -> None:
     gate = Gate()
     seen: list[str] = []
@@ -883,8 +902,7 @@ async def deaths_before_a_wait_do_not_count_after_it(backend: Backend) -> None:
     @job(max_attempts=1)
     async def naps(step: Step, input: dict[str, Any]) -> str:
         for gate in gates:
-            if not gate.arrived:
-                await gate.wait(None)
+            await _once(gate)
             await step.sleep("nap", 5)
         return "done"
 
@@ -895,6 +913,37 @@ async def deaths_before_a_wait_do_not_count_after_it(backend: Backend) -> None:
             await world.drive(gate.reached(), 20)
             durably = await taken_over(world, durably, naps)
         assert await world.drive(durably.output_of(handle.id), 20) == "done"
+
+
+async def deaths_before_a_step_do_not_count_after_it(backend: Backend) -> None:
+    """Also when the worker that stored the step did not die, but was stopped."""
+    gates = [Gate() for _ in range(3)]
+
+    @job(max_attempts=1)
+    async def works(step: Step, input: dict[str, Any]) -> str:
+        await _once(gates[0])
+        await step.run("step", lambda: 1)
+        await _once(gates[1])
+        await _once(gates[2])
+        return "done"
+
+    async with World(backend) as world:
+        first = await world.started(works)
+        handle = await first.trigger(works)
+        await gates[0].reached()
+        second = await taken_over(world, first, works)
+        await world.drive(gates[1].reached())
+        await bounded(second.stop())
+        third = await world.started(works)
+        await world.drive(gates[2].reached())
+        last = await taken_over(world, third, works)
+        assert await world.drive(last.output_of(handle.id)) == "done"
+
+
+async def _once(gate: Gate) -> None:
+    """The first who comes here stays."""
+    if not gate.arrived:
+        await gate.wait(None)
 
 
 async def deaths_seen_by_an_engine_without_the_job_count_too(backend: Backend) -> None:

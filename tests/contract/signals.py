@@ -132,6 +132,22 @@ async def a_signal_reaches_one_branch_while_another_executes(backend: Backend) -
         assert await bounded(handle.result()) == ["first", "work", None]
 
 
+async def a_signal_is_heard_when_a_short_sleep_beside_it_is_over(backend: Backend) -> None:
+    @job
+    async def gathers(step: Step, input: dict[str, Any]) -> Any:
+        _, payload = await asyncio.gather(step.sleep("short", 0.05), step.wait_for_signal("go"))
+        return payload
+
+    async with World(backend) as world:
+        durably = await world.started(gathers, polling_interval=LONG)
+        handle = await durably.trigger(gathers)
+        await settled()
+        await move(world, 0.05)
+        await becomes(durably, handle.id, "waiting")
+        await durably.signal(handle.id, "go", "heard")
+        assert await bounded(handle.result()) == "heard"
+
+
 @needs("workers", "wakes")
 async def another_engines_signal_reaches_a_run_that_executes(backend: Backend) -> None:
     gate = Gate()
@@ -428,10 +444,8 @@ async def a_short_time_is_waited_for_in_place(backend: Backend) -> None:
             await settled()
             if sends:
                 await durably.signal(handle.id, "go", "quick")
-                assert await bounded(handle.result()) == ["quick"]
-            else:
-                await move(world, 0.05)
-                assert await bounded(handle.result()) == [None]
+            await move(world, 0.05)
+            assert await bounded(handle.result()) == (["quick"] if sends else [None])
         assert not heard.of("run:waiting")
 
 
