@@ -18,11 +18,20 @@ _EXPORTS = {
     "Job": "jobs",
     "job": "jobs",
     "Step": "steps",
+    "Retry": "retry",
+    "RateLimit": "retry",
+    "Debounce": "retry",
+    "cancelled": "context",
     "Event": "events",
     "Run": "records",
     "StepRecord": "records",
+    "FailedAttempt": "records",
     "LogEntry": "records",
     "Progress": "records",
+    "Stats": "records",
+    "Codec": "codec",
+    "JsonCodec": "codec",
+    "AesGcmCodec": "encryption",
     "Clock": "clock",
     "SystemClock": "clock",
     "ManualClock": "clock",
@@ -31,6 +40,8 @@ _EXPORTS = {
     "NotFound": "errors",
     "Conflict": "errors",
     "NotSerializable": "errors",
+    "Fatal": "errors",
+    "SignalTimeout": "errors",
     "StepFailed": "errors",
     "RunFailed": "errors",
     "RunCancelled": "errors",
@@ -50,11 +61,20 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Job",
     "job",
     "Step",
+    "Retry",
+    "RateLimit",
+    "Debounce",
+    "cancelled",
     "Event",
     "Run",
     "StepRecord",
+    "FailedAttempt",
     "LogEntry",
     "Progress",
+    "Stats",
+    "Codec",
+    "JsonCodec",
+    "AesGcmCodec",
     "Clock",
     "SystemClock",
     "ManualClock",
@@ -63,6 +83,8 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "NotFound",
     "Conflict",
     "NotSerializable",
+    "Fatal",
+    "SignalTimeout",
     "StepFailed",
     "RunFailed",
     "RunCancelled",
@@ -78,10 +100,14 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
 
 if TYPE_CHECKING:
     from durably_web.clock import Clock, ManualClock, SystemClock
+    from durably_web.codec import Codec, JsonCodec
+    from durably_web.context import cancelled
+    from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (
         Conflict,
         DurablyError,
+        Fatal,
         InvalidInput,
         LeaseLost,
         NotADatabase,
@@ -90,6 +116,7 @@ if TYPE_CHECKING:
         RunCancelled,
         RunFailed,
         SchemaTooNew,
+        SignalTimeout,
         StepFailed,
         StorageFull,
         StoreBusy,
@@ -100,7 +127,8 @@ if TYPE_CHECKING:
     from durably_web.events import Event
     from durably_web.handle import RunHandle
     from durably_web.jobs import Job, job
-    from durably_web.records import LogEntry, Progress, Run, StepRecord
+    from durably_web.records import FailedAttempt, LogEntry, Progress, Run, Stats, StepRecord
+    from durably_web.retry import Debounce, RateLimit, Retry
     from durably_web.steps import Step
 
 

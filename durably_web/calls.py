@@ -1,4 +1,4 @@
-"""Calling a step's function, sync or async."""
+"""Calling a step's function, sync or async, and no longer than it may take."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from durably_web.clock import Clock
+from durably_web.context import ended
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+# Beside the threads that work there may be some that nobody waits for any more.
+_MOST_THREADS = 1000
 
 
 class Caller(Protocol):
@@ -35,11 +41,12 @@ class InlineCaller:
 class ThreadCaller:
     """Calls in a thread, so that heartbeats and other runs go on meanwhile.
 
-    A thread cannot be stopped: when its run is cancelled, the function runs to its end and its result is dropped.
+    At most `threads` functions run at once. A thread cannot be stopped: a function that nobody waits for any more,
+    since its run was cancelled or its time is over, runs to its end beside them, and its result is dropped.
     """
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
+        self._free = asyncio.Semaphore(threads)
         self._pool: ThreadPoolExecutor | None = None
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -47,10 +54,11 @@ class ThreadCaller:
             # Not at the top: Pyodide has no threads, and should not spend time on loading them.
             from concurrent.futures import ThreadPoolExecutor
 
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-step")
-        context = contextvars.copy_context()
-        call = partial(context.run, _without_stop_iteration, fn, args)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="durably-step")
+        async with self._free:
+            context = contextvars.copy_context()
+            call = partial(context.run, _without_stop_iteration, fn, args)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -78,3 +86,41 @@ async def call(caller: Caller, fn: Callable[..., Any], args: tuple[Any, ...]) ->
     result = await caller.call(fn, args)
     # Such as the coroutine of `lambda: fetch(url)`.
     return await result if inspect.isawaitable(result) else result
+
+
+async def call_within(
+    seconds: float, clock: Clock, caller: Caller, fn: Callable[..., Any], args: tuple[Any, ...], what: str
+) -> Any:
+    """As `call`; raises `TimeoutError` when it takes longer. What is async is cancelled, and what is sync abandoned:
+    in a thread at once, without threads as soon as it returns."""
+    late = f"{what} took longer than {seconds:g} s"
+    outer = ended.get()
+    over = False
+    token = ended.set(lambda: over or (outer is not None and outer()))
+    begun = clock.monotonic()
+    timer = None
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+            # By the engine's clock, not by the loop's.
+            timer = clock.call_later(seconds, lambda: _expire(limit))
+            result = await call(caller, fn, args)
+    except TimeoutError:
+        over = limit.expired()
+        if not over:
+            # The function's own.
+            raise
+        raise TimeoutError(late) from None
+    finally:
+        if timer is not None:
+            timer.cancel()
+        ended.reset(token)
+    if clock.monotonic() - begun > seconds:
+        raise TimeoutError(late)
+    return result
+
+
+def _expire(limit: asyncio.Timeout) -> None:
+    # Over already, when the function returned in the same turn.
+    if not limit.expired() and limit.when() is None:
+        limit.reschedule(asyncio.get_running_loop().time())

@@ -5,6 +5,8 @@
     ├── NotFound            no such job or run
     ├── Conflict            the run's state forbids it
     ├── NotSerializable     a value cannot be stored as JSON
+    ├── Fatal               raised by a job: no policy tries it again
+    ├── SignalTimeout       no signal came in time
     ├── StepFailed          a stored failure whose own class cannot be found any more
     ├── RunFailed           seen when waiting for a run that failed
     ├── RunCancelled        seen when waiting for a run that was cancelled
@@ -21,7 +23,8 @@
     ControlFlow (BaseException: a job's `except Exception` cannot swallow it)
     ├── LeaseLost           another worker owns the run now
     ├── RunInterrupted      the run was cancelled while it executed
-    └── RunSuspended        the worker stops; the run goes on later
+    ├── RunTimedOut         the run took longer than its job allows
+    └── RunSuspended        the worker stops, or the run waits; it goes on later
 
 A class without a message of its own uses the first line of its docstring.
 """
@@ -50,6 +53,14 @@ class Conflict(DurablyError):
 
 class NotSerializable(DurablyError, TypeError):
     """The value cannot be stored as JSON."""
+
+
+class Fatal(DurablyError):
+    """Raise it in a step or a job for a failure that is final: no policy tries it again."""
+
+
+class SignalTimeout(DurablyError, TimeoutError):
+    """No signal came in time."""
 
 
 class StepFailed(DurablyError):
@@ -132,5 +143,9 @@ class RunInterrupted(ControlFlow):
     """The run was cancelled while it executed."""
 
 
+class RunTimedOut(ControlFlow):
+    """The run took longer than its job allows."""
+
+
 class RunSuspended(ControlFlow):
-    """The worker is stopping; the run goes on from its last stored step elsewhere."""
+    """The worker is stopping, or the run waits; it goes on from its last stored step later."""

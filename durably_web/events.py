@@ -1,8 +1,8 @@
 """What happens to runs.
 
 An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
-`step:start` and `run:lease-renewed`, which would cost a write each; `step:cancel`, whose run is not its
-worker's any more; and `worker:error`, which may have no run.
+`step:start` and `run:lease-renewed`, which would cost a write each; `run:pause` and `run:resume`, which change no
+run's course; `step:cancel`, whose run is not its worker's any more; and `worker:error`, which may have no run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ EventType = Literal[
     "run:trigger",
     "run:leased",
     "run:lease-renewed",
+    "run:waiting",
+    "run:coalesced",
+    "run:pause",
+    "run:resume",
     "run:progress",
     "run:retry",
     "run:complete",
@@ -23,6 +27,8 @@ EventType = Literal[
     "run:cancel",
     "run:delete",
     "step:start",
+    "step:wait",
+    "step:retry",
     "step:complete",
     "step:fail",
     "step:cancel",
@@ -37,7 +43,7 @@ class Event(NamedTuple):
 
     `seq` grows with every stored event of the database, and `number` counts a run's own from 1 without a
     gap; both are `None` for what is told but not stored. Fields that the type has no use for are `None`;
-    `duration` is in seconds.
+    `duration` is in seconds. `until` is when what waits goes on by time.
     """
 
     type: EventType
@@ -60,6 +66,7 @@ class Event(NamedTuple):
     worker_id: str | None = None
     attempt: int | None = None
     context: str | None = None
+    until: Instant | None = None
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -74,6 +81,8 @@ class Event(NamedTuple):
             wire[key] = to_plain(getattr(self, name))
         if self.progress is not None:
             wire["progress"] = self.progress.to_wire()
+        if self.until is not None:
+            wire["until"] = wire_instant(self.until)
         if self.duration is not None:
             wire["duration"] = round(self.duration * 1000)
         return wire
@@ -84,11 +93,15 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "run:trigger": (("input", "input"),),
     "run:leased": (("worker_id", "leaseOwner"), ("attempt", "attempt")),
     "run:lease-renewed": (("worker_id", "leaseOwner"),),
+    "run:coalesced": (("input", "input"),),
+    "run:retry": (("error", "error"), ("attempt", "attempt")),
     "run:complete": (("output", "output"),),
     "run:fail": (("error", "error"), ("step_name", "failedStepName")),
     "step:start": (("step_name", "stepName"),),
     "step:complete": (("step_name", "stepName"), ("output", "output")),
-    "step:fail": (("step_name", "stepName"), ("error", "error")),
+    "step:wait": (("step_name", "stepName"),),
+    "step:retry": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
+    "step:fail": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:cancel": (("step_name", "stepName"),),
     "log:write": (("step_name", "stepName"), ("level", "level"), ("message", "message"), ("data", "data")),
     "worker:error": (("error", "error"), ("context", "context")),

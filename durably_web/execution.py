@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import math
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures
-from durably_web.clock import Clock
-from durably_web.emitter import Emitter
+from durably_web.arguments import seconds_of
+from durably_web.context import current_step, ended
+from durably_web.environment import Environment
 from durably_web.errors import (
     ControlFlow,
     LeaseLost,
     NotSerializable,
     RunInterrupted,
     RunSuspended,
+    RunTimedOut,
     StoreError,
 )
 from durably_web.events import Event
+from durably_web.history import History
 from durably_web.jobs import Job
-from durably_web.journal import Draft, RunJournal
-from durably_web.records import Level, Progress, instant
+from durably_web.journal import Awaited, Draft, RunJournal
+from durably_web.records import instant
+from durably_web.retry import Retry
 from durably_web.steps import Step
-from durably_web.store.changes import end_of
+from durably_web.store.batch import Operation
+from durably_web.store.changes import RUNNABLE, end_of
 from durably_web.store.rows import Lease, StoredEntry
-from durably_web.store.store import Store
+from durably_web.waits import WAITS, Wait, Waits
+
+T = TypeVar("T")
 
 # An execution that never waits for anything still lets the event loop turn this often.
 TURN_SECONDS = 0.01
 
 Ending = Literal["completed", "failed", "cancelled", "lost", "suspended"]
 
-_current_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("durably_current_step", default=None)
+
+class TryAgain(Exception):
+    """A try of a step failed, and another one follows at `until`."""
+
+    def __init__(self, until: int) -> None:
+        self.until = until
 
 
 class Execution:
@@ -42,9 +52,7 @@ class Execution:
 
     def __init__(
         self,
-        store: Store,
-        clock: Clock,
-        emitter: Emitter,
+        environment: Environment,
         caller: calls.Caller,
         job: Job[Any, Any],
         lease: Lease,
@@ -52,28 +60,37 @@ class Execution:
         expires_at: int,
         renew: Callable[[], Awaitable[None]],
     ) -> None:
+        self.environment = environment
         self.lease = lease
         # When the lease ends, as far as its worker knows; kept up by whoever renews it.
         self.expires_at = expires_at
+        self.history = History(lease.entries)
+        self.journal = RunJournal(environment, lease)
+        self.journal.on_failure = self._write_failed
+        self.waits = Waits(environment, lambda: bool(self._executing), self._wait_for)
         self._renew = renew
-        self._store = store
-        self._clock = clock
-        self._emitter = emitter
+        self._store = environment.store
+        self._clock = environment.clock
+        self._emitter = environment.emitter
+        self._codec = environment.codec
+        self._around_step = environment.hooks.around_step
         self._caller = caller
         self._job = job
-        self._journal = RunJournal(store, clock, emitter, lease)
-        self._journal.on_failure = self._write_failed
-        self._memo = _memo(lease.entries)
         self._occurrences: dict[str, int] = {}
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
         self._failed: tuple[BaseException, str] | None = None
-        self._last_turn = clock.monotonic()
+        self._last_turn = self._clock.monotonic()
         self._ending: ControlFlow | None = None
+        self._awaited: Awaited | None = None
+        # Signals that a branch has chosen, and not yet stored that it took them.
+        self.taken: set[int] = set()
         self._stopping = False
         self._finishing = False
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
+        timeout = job.options.timeout
+        self._deadline = None if timeout is None else lease.started_at + round(seconds_of(timeout, "timeout") * 1000)
 
     # -- called by the worker ----------------------------------------------------------------------------
 
@@ -81,22 +98,28 @@ class Execution:
         """Execute to the end, or until `end` or `stop`. Raises nothing but the cancellation of its own task."""
         task = self._task = asyncio.current_task()
         assert task is not None
+        ended.set(self._has_ended)
+        timer = None
         try:
             # It may have been ended before it began.
-            self._check()
+            self.check()
+            if self.lease.crashes > self._job.options.max_attempts:
+                return await self._fail_as_poison()
+            if self._deadline is not None:
+                timer = self._clock.call_later(self._seconds_left(self._deadline), self._time_out)
+                self._time_out_if_late(self._deadline)
             try:
-                output = await self._job.execute(Step(self), codec.decode(self.lease.input))
-                text = self._encode_output(output)
+                text = await self._call_job()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
             except BaseException as error:
-                self._check()
+                self.check()
                 if isinstance(error, asyncio.CancelledError) and task.cancelling():
                     raise
                 # Also one that no `except Exception` catches: raised again it would end the run for this time
                 # only. A cancellation that nobody asked this run for comes from something that the job awaited.
                 return await self._fail(error)
-            self._check()
+            self.check()
             await self._finish_steps()
             await self._finish("completed", text, None, self._last_entry("run:complete", None, None))
             return "completed"
@@ -104,8 +127,22 @@ class Execution:
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()
-            self._journal.close()
-            self._store.changes.notify(end_of(self.lease.run_id))
+            if timer is not None:
+                timer.cancel()
+            self.waits.close()
+            self.journal.close()
+            changes = self._store.changes
+            changes.notify(end_of(self.lease.run_id))
+            if self.lease.parent_run_id is not None:
+                changes.notify(WAITS)
+
+    async def _call_job(self) -> str:
+        around = self.environment.hooks.around_run
+        value = self._codec.decode(self.lease.input)
+        if around is None:
+            return self._encode_output(await self._job.execute(Step(self), value))
+        with around(self.lease):
+            return self._encode_output(await self._job.execute(Step(self), value))
 
     def end(self, reason: ControlFlow) -> None:
         """End it from outside: at its next await, and at the latest at its next step."""
@@ -124,92 +161,187 @@ class Execution:
 
     # -- called by steps ---------------------------------------------------------------------------------
 
-    def step(self, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
-        """The coroutine of a step. Its occurrence is counted now, in the order of the calls."""
+    def key(self, name: str) -> str:
+        """The key of a step: its name, and which one of that name it is, counted in the order of the calls."""
         if type(name) is not str or not name or "#" in name or not (name.isascii() or _is_unicode(name)):
             raise ValueError(f"a step's name is a text without '#', not {name!r}: the '#' counts its occurrences")
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
-        key = name if count == 1 else f"{name}#{count}"
-        stored = self._memo.get(key)
+        return name if count == 1 else f"{name}#{count}"
+
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """The coroutine of a step. Its occurrence is counted now."""
+        key = self.key(name)
+        stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self._replay(stored)
-        return self._execute(key, fn, args)
+            return self.replay(stored)
+        if retry is None and timeout is None:
+            return self._try(key, fn, args, 1, None, None)
+        return self._try_again_and_again(key, fn, args, retry, timeout)
 
-    def log(self, level: Level, message: str, data: dict[str, Any]) -> None:
-        detail = {"level": level, "message": str(message), "data": data}
+    async def replay(self, stored: StoredEntry) -> Any:
+        """The outcome of a step that an earlier execution has stored."""
+        self.check()
+        if self._turn_is_over():
+            await self._next_turn()
+        if stored.type == "step:complete":
+            return None if stored.data is None else self._codec.decode(stored.data)
+        assert stored.data is not None
+        raise failures.revive(codec.decode(stored.data))
+
+    async def begin(self) -> int:
+        """Before anything new happens: the lease holds, and nobody wants the run to stop. Gives the time."""
+        self.check()
+        now = self._clock.now()
+        if now >= self.expires_at:
+            now = await self._confirm_lease()
+        if self._stopping:
+            raise self._suspend()
+        return now
+
+    async def until(self, moment: int) -> None:
+        """Wait until a moment, here or in a later execution."""
+        while self._clock.now() < moment:
+            await self.park(Wait(moment))
+
+    async def park(self, wait: Wait) -> None:
+        """Wait for something; it may not have come when this returns."""
+        await self.waits.park(wait)
+        self.check()
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Ask the store something. Where it cannot answer, the run goes on later."""
         try:
-            text = codec.encode(detail)
-        except NotSerializable:
-            # A log line must not end a run.
-            detail["data"] = {key: repr(value) for key, value in data.items()}
-            text = codec.encode(detail)
-        self._journal.log(_current_step.get(), text)
+            found = await self._store.read(operation)
+        except StoreError as error:
+            raise self._write_failed(error) from error
+        self.check()
+        return found
 
-    def progress(self, current: float, total: float | None, message: str | None) -> None:
-        # Checked here, where the job sees its mistake: later it would be in the way of a step's result.
-        self._journal.progress(
-            Progress(
-                _number(current), None if total is None else _number(total), None if message is None else str(message)
-            )
-        )
+    async def append(self, draft: Draft) -> None:
+        """Store an entry and all that came before it."""
+        try:
+            await self.journal.append(draft)
+        except (StoreError, LeaseLost) as error:
+            raise self._write_failed(error) from error
+
+    async def store_failure(self, key: str, error: Exception, started_at: int, attempt: int = 1) -> None:
+        """Store that a step failed for good."""
+        self._failed = (error, key)
+        detail = {**failures.dump(error), "attempt": attempt}
+        await self.append(Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now()))
+
+    def check(self) -> None:
+        """Raises what ends this execution, if something does."""
+        if self._ending is not None:
+            raise self._ending
 
     # -- steps -------------------------------------------------------------------------------------------
 
-    async def _replay(self, stored: StoredEntry) -> Any:
-        self._check()
-        if self._turn_is_over():
-            await self._next_turn()
-        assert stored.data is not None
-        if stored.type == "step:complete":
-            return codec.decode(stored.data)
-        raise failures.revive(codec.decode(stored.data))
+    async def _try_again_and_again(
+        self,
+        key: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        retry: Retry | None,
+        timeout: float | None,
+    ) -> Any:
+        attempt = 1
+        tries = self.history.tries.get(key)
+        if tries is not None:
+            attempt = tries.failed + 1
+            await self.until(tries.until)
+        while True:
+            try:
+                return await self._try(key, fn, args, attempt, retry, timeout)
+            except TryAgain as again:
+                until = again.until
+            attempt += 1
+            await self.until(until)
 
-    async def _execute(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        self._check()
-        started_at = self._clock.now()
-        if started_at >= self.expires_at:
-            started_at = await self._confirm_lease()
-        if self._stopping:
-            raise self._suspend()
+    async def _try(
+        self,
+        key: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        attempt: int,
+        retry: Retry | None,
+        timeout: float | None,
+    ) -> Any:
+        started_at = await self.begin() if self._stopping or self._clock.now() >= self.expires_at else self._started()
         executing = self._executing
         executing[key] = asyncio.current_task()
         # The run counts as one writer; a step beside another is one more, and they share transactions.
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
-        token = _current_step.set(key)
+        token = current_step.set(key)
         try:
             if self._emitter.hears("step:start"):
                 self._tell("step:start", key)
             try:
-                result = await calls.call(self._caller, fn, args)
-                text, value = codec.store(result)
+                result = await self._call(key, fn, args, attempt, timeout)
+                text, value = codec.store(result, self._codec)
             except NotSerializable as error:
                 self._check_storing()
                 error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
-                await self._store_failure(key, error, started_at)
+                await self.store_failure(key, error, started_at, attempt)
                 raise error from None
             except Exception as error:
                 self._check_storing()
-                await self._store_failure(key, error, started_at)
+                if retry is not None and retry.covers(error, attempt):
+                    raise await self._store_try(key, error, started_at, attempt, retry) from error
+                await self.store_failure(key, error, started_at, attempt)
                 raise
             self._check_storing()
-            await self._append(Draft("step:complete", key, text, value, started_at, self._clock.now()))
+            await self.append(Draft("step:complete", key, text, value, started_at, self._clock.now()))
         except asyncio.CancelledError:
             if isinstance(self._ending, RunInterrupted) and self._emitter.hears("step:cancel"):
                 self._tell("step:cancel", key)
             raise
         finally:
-            _current_step.reset(token)
+            current_step.reset(token)
             self._store.writers -= parallel
             del executing[key]
-            if self._idle is not None and not executing and not self._idle.done():
-                self._idle.set_result(None)
+            if not executing:
+                if self._idle is not None and not self._idle.done():
+                    self._idle.set_result(None)
+                if self.waits:
+                    self.waits.consider()
         if self._stopping:
             raise self._suspend()
         if self._turn_is_over():
             await self._next_turn()
         return value
+
+    def _started(self) -> int:
+        self.check()
+        return self._clock.now()
+
+    async def _call(
+        self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], attempt: int, timeout: float | None
+    ) -> Any:
+        if self._around_step is None:
+            if timeout is None:
+                return await calls.call(self._caller, fn, args)
+            return await calls.call_within(timeout, self._clock, self._caller, fn, args, f"step {key!r}")
+        with self._around_step(self.lease, key, attempt):
+            if timeout is None:
+                return await calls.call(self._caller, fn, args)
+            return await calls.call_within(timeout, self._clock, self._caller, fn, args, f"step {key!r}")
+
+    async def _store_try(self, key: str, error: Exception, started_at: int, attempt: int, retry: Retry) -> TryAgain:
+        now = self._clock.now()
+        until = now + round(retry.delay(attempt, self.environment.random) * 1000)
+        detail = {**failures.dump(error), "attempt": attempt, "until": until}
+        await self.append(Draft("step:retry", key, codec.encode(detail), detail, started_at, now))
+        return TryAgain(until)
 
     async def _confirm_lease(self) -> int:
         """It slept through its lease: another worker may have executed the next step already. Gives the time."""
@@ -217,7 +349,7 @@ class Execution:
             await self._renew()
         except StoreError as error:
             raise self._write_failed(error) from error
-        self._check()
+        self.check()
         return self._clock.now()
 
     def _turn_is_over(self) -> bool:
@@ -228,60 +360,87 @@ class Execution:
         await asyncio.sleep(0)
         self._last_turn = self._clock.monotonic()
 
-    async def _store_failure(self, key: str, error: Exception, started_at: int) -> None:
-        self._failed = (error, key)
-        detail = failures.dump(error)
-        draft = Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now())
-        await self._append(draft)
-
-    async def _append(self, draft: Draft) -> None:
-        try:
-            await self._journal.append(draft)
-        except (StoreError, LeaseLost) as error:
-            raise self._write_failed(error) from error
-
     # -- the end -----------------------------------------------------------------------------------------
 
     async def _fail(self, error: BaseException) -> Ending:
         await self._finish_steps()
         text = failures.describe(error)
+        retry, attempt = self._job.options.retry, self.history.run_tries + 1
+        if retry is not None and isinstance(error, Exception) and retry.covers(error, attempt):
+            return await self._retry_run(text, retry, attempt)
         step_name = self._failed[1] if self._failed and self._failed[0] is error else None
         detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
-        draft = self._last_entry("run:fail", detail, step_name)
-        await self._finish("failed", None, text, draft)
+        await self._finish("failed", None, text, self._last_entry("run:fail", detail, step_name))
+        return "failed"
+
+    async def _retry_run(self, error: str, retry: Retry, attempt: int) -> Ending:
+        until = self._clock.now() + round(retry.delay(attempt, self.environment.random) * 1000)
+        last = self._last_entry("run:retry", {"error": error, "attempt": attempt, "until": until}, None)
+        self._finishing = True
+        await self.journal.suspend(Awaited(self._by_deadline(until)), last)
+        return "suspended"
+
+    async def _fail_as_poison(self) -> Ending:
+        error = (
+            f"PoisonRun: {self.lease.crashes} workers in a row died under this run without a newly stored step; "
+            f"its job allows {self._job.options.max_attempts}. When the cause is gone, retry it"
+        )
+        await self._finish("failed", None, error, self._last_entry("run:fail", {"error": error}, None))
+        return "failed"
+
+    async def _fail_as_late(self) -> Ending:
+        error = f"TimeoutError: the run took longer than {seconds_of(self._job.options.timeout, 'timeout'):g} s"
+        await self._finish("failed", None, error, self._last_entry("run:fail", {"error": error}, None))
         return "failed"
 
     async def _finish(
         self, status: Literal["completed", "failed"], output: str | None, error: str | None, last: Draft
     ) -> None:
         self._finishing = True
-        await self._journal.finish(status, output, error, last)
+        await self.journal.finish(status, output, error, last)
 
     async def _end_early(self, error: BaseException) -> Ending:
-        """The run goes on elsewhere, or has been ended by others; or this process is going down."""
+        """The run goes on elsewhere or later, or has been ended by others; or this process is going down."""
         if isinstance(error, StoreError | LeaseLost):
             self._write_failed(error)
         ending = self._ending
-        if isinstance(ending, RunInterrupted | LeaseLost):
+        if isinstance(ending, RunInterrupted | LeaseLost | RunTimedOut):
             for task in self._executing.values():
                 # Nobody waits for these any more, and their results would be dropped.
                 if task is not None and task is not self._task:
                     task.cancel()
+            if isinstance(ending, RunTimedOut):
+                return await self._try_to_store(self._fail_as_late, "failing a run that took too long")
             return "cancelled" if isinstance(ending, RunInterrupted) else "lost"
         if ending is None:
             # Not asked for by us: the event loop is being torn down, or the job raised it by itself.
             self._ending = RunSuspended()
-        try:
-            await self._finish_steps()
-            if not self._store_failed:
-                await self._journal.flush()
-                await self._journal.release()
-            # Otherwise the lease runs out by itself: a database in trouble is given time, and a run that
-            # cannot be stored is not begun again at once, and again.
-        except (StoreError, LeaseLost) as failure:
-            self._emitter.error(failure, "giving a lease back", self.lease.run_id)
+        await self._finish_steps()
+        if not self._store_failed:
+            await self._try_to_store(self._give_back, "giving a lease back")
+        # Otherwise the lease runs out by itself: a database in trouble is given time, and a run that
+        # cannot be stored is not begun again at once, and again.
         if ending is None:
             raise error
+        return "suspended"
+
+    async def _try_to_store(self, write: Callable[[], Awaitable[Ending]], what: str) -> Ending:
+        try:
+            return await write()
+        except (StoreError, LeaseLost) as failure:
+            self._emitter.error(failure, what, self.lease.run_id)
+            return "lost"
+
+    async def _give_back(self) -> Ending:
+        if self._awaited is not None:
+            until = self._by_deadline(self._awaited.until)
+            last = self._last_entry("run:waiting", {"until": until}, None)
+            await self.journal.suspend(self._awaited._replace(until=until), last)
+            # The worker reckons anew when the next run is due.
+            self._store.changes.notify(RUNNABLE)
+        else:
+            await self.journal.flush()
+            await self.journal.release()
         return "suspended"
 
     async def _finish_steps(self) -> None:
@@ -293,7 +452,7 @@ class Execution:
 
     def _encode_output(self, output: object) -> str:
         try:
-            return codec.store(output)[0]
+            return codec.store(output, self._codec)[0]
         except NotSerializable as error:
             raise NotSerializable(f"the output of job {self._job.name!r} cannot be stored: {error}") from None
 
@@ -303,14 +462,39 @@ class Execution:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        if self._ending is not None:
-            raise self._ending
+    def _wait_for(self, awaited: Awaited) -> None:
+        if self._ending is None and not self._stopping:
+            self._awaited = awaited
+            self.end(RunSuspended())
+
+    def _by_deadline(self, until: int | None) -> int | None:
+        moments = [moment for moment in (until, self._deadline) if moment is not None]
+        return min(moments, default=None)
+
+    def _seconds_left(self, deadline: int) -> float:
+        return max(0, deadline - self._clock.now()) / 1000
+
+    def _time_out(self) -> None:
+        assert self._deadline is not None
+        left = self._seconds_left(self._deadline)
+        if left > 0:
+            # The clock on the wall went back.
+            self._clock.call_later(left, self._time_out)
+        else:
+            self.end(RunTimedOut())
+
+    def _time_out_if_late(self, deadline: int) -> None:
+        if self._seconds_left(deadline) <= 0:
+            self.end(RunTimedOut())
+            self.check()
+
+    def _has_ended(self) -> bool:
+        return isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)
 
     def _check_storing(self) -> None:
         """A run that is about to be suspended still stores what its steps come to."""
         if self._store_failed or not isinstance(self._ending, RunSuspended):
-            self._check()
+            self.check()
 
     def _suspend(self) -> ControlFlow:
         self._ending = self._ending or RunSuspended()
@@ -341,24 +525,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _number(value: float) -> float:
-    """A number as JSON has it, of what another library may call one."""
-    if type(value) is int and abs(value) < 2**63:
-        return value
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"a progress must be a finite number, not {value!r}")
-    return number
-
-
-def _memo(entries: list[StoredEntry]) -> dict[str, StoredEntry]:
-    """The stored outcome of each step. A failure counts until the run is retried."""
-    memo: dict[str, StoredEntry] = {}
-    for entry in entries:
-        if entry.type == "run:retry":
-            memo = {name: stored for name, stored in memo.items() if stored.type == "step:complete"}
-        elif entry.step_name is not None and entry.type != "log:write":
-            memo[entry.step_name] = entry
-    return memo

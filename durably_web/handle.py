@@ -10,7 +10,7 @@ from durably_web.jobs import Job, Output
 from durably_web.records import Disposition, Run
 
 if TYPE_CHECKING:
-    from durably_web.engine import Durably
+    from durably_web.engine.control import Control
 
 
 class RunHandle(Generic[Output]):
@@ -22,7 +22,7 @@ class RunHandle(Generic[Output]):
     __slots__ = ("_durably", "_job", "disposition", "id")
 
     def __init__(
-        self, durably: Durably, job: Job[object, Output] | None, run_id: str, disposition: Disposition
+        self, durably: Control, job: Job[object, Output] | None, run_id: str, disposition: Disposition
     ) -> None:
         self._durably = durably
         self._job = job

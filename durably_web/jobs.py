@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from durably_web import codec, schema, shapes
+from durably_web.arguments import Duration, milliseconds_of, seconds_of
 from durably_web.codec import Codec
 from durably_web.errors import InvalidInput, NotSerializable
+from durably_web.retry import RateLimit, Retry
+from durably_web.store.operations import JobLimits
 
 if TYPE_CHECKING:
     from durably_web.steps import Step
@@ -19,12 +22,53 @@ Output = TypeVar("Output")
 JobFunction = Callable[["Step", Input], Awaitable[Output]]
 
 
+# How many workers in a row may die under a run that gets nowhere.
+MAX_ATTEMPTS = 10
+
+
+class Options(NamedTuple):
+    """What `@job` was told beside the name."""
+
+    retry: Retry | None = None
+    timeout: Duration | None = None
+    max_attempts: int = MAX_ATTEMPTS
+    max_concurrent_runs: int | None = None
+    max_concurrent_per_key: int = 1
+    rate_limit: RateLimit | None = None
+
+    def check(self) -> None:
+        """Raises `ValueError` for what cannot be."""
+        if self.timeout is not None and seconds_of(self.timeout, "timeout") == 0:
+            raise ValueError("timeout must be longer than 0 seconds")
+        for name in ("max_attempts", "max_concurrent_runs", "max_concurrent_per_key"):
+            number = getattr(self, name)
+            if not (name == "max_concurrent_runs" and number is None) and (type(number) is not int or number < 1):
+                raise ValueError(f"{name} is a whole number from 1 on, not {number!r}")
+        for name, kind in (("retry", Retry), ("rate_limit", RateLimit)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise ValueError(f"{name} is a {kind.__name__}, not {getattr(self, name)!r}")
+
+
+_DEFAULT = Options()
+
+
 class Job(Generic[Input, Output]):
     """A definition: what `@job` makes of a function. Any number of engines can register it."""
 
-    def __init__(self, fn: JobFunction[Input, Output], name: str) -> None:
+    def __init__(self, fn: JobFunction[Input, Output], name: str, options: Options = _DEFAULT) -> None:
+        options.check()
         self.fn = fn
         self.name = name
+        self.options = options
+        rate = options.rate_limit
+        self.limits = JobLimits(
+            name,
+            options.max_concurrent_runs,
+            options.max_concurrent_per_key,
+            None if rate is None else rate.limit,
+            None if rate is None else milliseconds_of(rate.period, "period"),
+            rate is not None and rate.per_key,
+        )
         self.__doc__ = fn.__doc__
         self._found: tuple[schema.Loader, schema.Loader | None, bool] | None = None
 
@@ -81,10 +125,19 @@ def job(fn: JobFunction[Input, Output], /) -> Job[Input, Output]: ...
 
 
 @overload
-def job(*, name: str | None = None) -> Callable[[JobFunction[Input, Output]], Job[Input, Output]]: ...
+def job(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+    max_concurrent_runs: int | None = None,
+    max_concurrent_per_key: int = 1,
+    rate_limit: RateLimit | None = None,
+) -> Callable[[JobFunction[Input, Output]], Job[Input, Output]]: ...
 
 
-def job(fn: Any = None, /, *, name: str | None = None) -> Any:
+def job(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a job of an async function of a `Step` and an input.
 
     The default name is the function's. The input's annotation is its schema: `dict`, a `TypedDict`, a
@@ -93,6 +146,13 @@ def job(fn: Any = None, /, *, name: str | None = None) -> Any:
         @job
         async def greet(step: Step, input: dict) -> str:
             return await step.run("greet", make_greeting, input["name"])
+
+    `retry`: a run that ends with an exception that the policy covers goes on after the delay, as after
+    `durably.retry`: stored results stay. `timeout`, in seconds: how long a run may take from its first claim on,
+    with all that it waits for; then it fails. `max_attempts`: how many workers in a row may die under a run
+    that stores no new step; then it fails too. `max_concurrent_runs`: how many runs of the job may execute at
+    once, over all workers; `max_concurrent_per_key`: how many of one concurrency key may have begun and not
+    ended. `rate_limit`: how many may begin within a period. Raises `ValueError` for what cannot be.
     """
 
     def decorate(fn: JobFunction[Input, Output]) -> Job[Input, Output]:
@@ -102,6 +162,6 @@ def job(fn: Any = None, /, *, name: str | None = None) -> Any:
             )
         if len(inspect.signature(fn).parameters) != 2:
             raise TypeError(f"a job has two parameters, the step and the input: `async def {fn.__name__}(step, input)`")
-        return Job(fn, name or fn.__name__)
+        return Job(fn, name or fn.__name__, Options(**options))
 
     return decorate if fn is None else decorate(fn)

@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from durably_web import codec
-from durably_web.clock import Clock, Timer
-from durably_web.emitter import Emitter
+from durably_web.clock import Timer
+from durably_web.environment import Environment
 from durably_web.errors import LeaseLost
 from durably_web.records import Progress, Status
 from durably_web.store import operations
@@ -18,19 +18,38 @@ from durably_web.store.batch import Operation
 from durably_web.store.changes import JOURNAL
 from durably_web.store.operations import Entry
 from durably_web.store.rows import Lease, entry_event
-from durably_web.store.store import Store
 
 # Logs and progress travel with the next step's result; without one they wait this long.
 FLUSH_SECONDS = 0.1
 
+Effects = Callable[[int], tuple[Any, ...]]
+
+
+class Awaited(NamedTuple):
+    """What a run waits for: an instant in milliseconds, signals by name, runs by id. The first that comes wakes it."""
+
+    until: int | None
+    signals: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+
 
 class Draft:
-    """An entry that is on its way; `seq` is set by the commit that stored it."""
+    """An entry that is on its way; `seq` is set by the commit that stored it.
 
-    __slots__ = ("created_at", "data", "detail", "seq", "started_at", "step_name", "type")
+    `effects` makes the statements that hold only together with it, once its number is known.
+    """
+
+    __slots__ = ("created_at", "data", "detail", "effects", "seq", "started_at", "step_name", "type")
 
     def __init__(
-        self, type_: str, step_name: str | None, data: str | None, detail: Any, started_at: int | None, created_at: int
+        self,
+        type_: str,
+        step_name: str | None,
+        data: str | None,
+        detail: Any,
+        started_at: int | None,
+        created_at: int,
+        effects: Effects | None = None,
     ) -> None:
         self.type = type_
         self.step_name = step_name
@@ -38,6 +57,7 @@ class Draft:
         self.detail = detail
         self.started_at = started_at
         self.created_at = created_at
+        self.effects = effects
         self.seq: int | None = None
 
 
@@ -48,10 +68,12 @@ class RunJournal:
     their way at once; when one of them does not arrive, the fence of the next one does not hold.
     """
 
-    def __init__(self, store: Store, clock: Clock, emitter: Emitter, lease: Lease) -> None:
-        self._store = store
-        self._clock = clock
-        self._emitter = emitter
+    def __init__(self, environment: Environment, lease: Lease) -> None:
+        self._store = environment.store
+        self._clock = environment.clock
+        self._emitter = environment.emitter
+        self._codec = environment.codec
+        self._empty_results = not environment.preserve_steps
         self._lease = lease
         self._number = lease.number
         self._drafts: list[Draft] = []
@@ -77,6 +99,11 @@ class RunJournal:
             # Drafts are numbered on the loop's thread, and must not change meanwhile. The loop keeps the order:
             # a line comes before the result of the step that wrote it.
             self._loop.call_soon_threadsafe(self._take_line, draft)
+
+    def note(self, draft: Draft) -> None:
+        """Take an entry, to be written with what comes next."""
+        self._drafts.append(draft)
+        self._flush_later()
 
     def progress(self, progress: Progress) -> None:
         """Take a progress; only the last one before a write is stored. May be called from a step's thread."""
@@ -123,8 +150,36 @@ class RunJournal:
         def build() -> Operation[bool]:
             # Only now: a background flush that is sent before must not take the last entry with it.
             drafts, entries, progress = self._take(last)
-            operation = operations.finish_run(*self._fence, status, output, error, entries, progress, last.created_at)
+            lease = self._lease
+            operation = operations.finish_run(
+                *self._fence,
+                status,
+                output,
+                error,
+                entries,
+                progress,
+                last.created_at,
+                queue=None if lease.concurrency_key is None else (lease.concurrency_key, lease.job_name),
+                parent=lease.parent_run_id,
+                empty_results=self._empty_results and status == "completed",
+            )
             return operation.then(lambda seqs: self._stored(drafts, entries, seqs, output))
+
+        if not await self._store.submit(build):
+            raise LeaseLost
+
+    async def suspend(self, awaited: Awaited, last: Draft) -> None:
+        """Give the lease back until something of `awaited` comes, in one transaction with all that waits.
+
+        Raises `LeaseLost`, or `StoreError`.
+        """
+
+        def build() -> Operation[bool]:
+            drafts, entries, progress = self._take(last)
+            operation = operations.suspend_run(
+                *self._fence, entries, progress, awaited.until, awaited.signals, awaited.children
+            )
+            return operation.then(lambda seqs: self._stored(drafts, entries, seqs))
 
         if not await self._store.submit(build):
             raise LeaseLost
@@ -168,7 +223,15 @@ class RunJournal:
         # Used up now, and for ever: several writes of a run may be on their way at once.
         self._number += len(drafts)
         entries = [
-            Entry(number + index, draft.type, draft.step_name, draft.data, draft.started_at, draft.created_at)
+            Entry(
+                number + index,
+                draft.type,
+                draft.step_name,
+                draft.data,
+                draft.started_at,
+                draft.created_at,
+                () if draft.effects is None else draft.effects(number + index),
+            )
             for index, draft in enumerate(drafts, 1)
         ]
         return drafts, entries, text
@@ -188,7 +251,7 @@ class RunJournal:
         for draft, entry, seq in zip(drafts, entries, seqs, strict=True):
             draft.seq = seq
             if emitter.hears(draft.type):
-                value = codec.decode(output) if draft.type == "run:complete" and output is not None else None
+                value = self._codec.decode(output) if draft.type == "run:complete" and output is not None else None
                 # A log line as it was stored, not as it was said.
                 detail = codec.decode(draft.data or "null") if draft.type == "log:write" else draft.detail
                 emitter.emit(

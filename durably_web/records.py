@@ -65,6 +65,11 @@ class Run(NamedTuple):
     started_at: Instant | None
     completed_at: Instant | None
     step_count: int
+    wake_at: Instant | None = None
+    """When a run that is delayed, or waits, becomes due by time; `None` when time alone does not wake it."""
+    paused: bool = False
+    parent_run_id: str | None = None
+    forked_from: str | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -88,22 +93,52 @@ class Run(NamedTuple):
             "createdAt": wire_instant(self.created_at),
             "startedAt": wire_instant(self.started_at),
             "completedAt": wire_instant(self.completed_at),
+            "runAt": wire_instant(self.run_at),
+            "wakeAt": wire_instant(self.wake_at),
+            "priority": self.priority,
+            "concurrencyKey": self.concurrency_key,
+            "paused": self.paused,
+            "parentRunId": self.parent_run_id,
+            "forkedFrom": self.forked_from,
             "stepCount": self.step_count,
             "isTerminal": self.is_terminal,
             "isActive": self.is_active,
         }
 
 
+class FailedAttempt(NamedTuple):
+    """A try of a step that raised; `attempt` counts from 1, and from the last retry of the run."""
+
+    attempt: int
+    error: str
+    started_at: Instant
+    failed_at: Instant
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "attempt": self.attempt,
+            "error": self.error,
+            "startedAt": wire_instant(self.started_at),
+            "failedAt": wire_instant(self.failed_at),
+        }
+
+
 class StepRecord(NamedTuple):
-    """A step whose outcome is stored. `attempt` is the run's attempt that stored it."""
+    """A step of which something is stored.
+
+    `attempt` is the number of the try that gave the outcome, or that comes next; `attempts` are all that failed.
+    `until` is when a step that is `"retrying"` or `"waiting"` goes on by time.
+    """
 
     name: str
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "retrying", "waiting"]
     output: Any
     error: str | None
     attempt: int
     started_at: Instant
-    completed_at: Instant
+    completed_at: Instant | None
+    attempts: tuple[FailedAttempt, ...] = ()
+    until: Instant | None = None
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -114,6 +149,25 @@ class StepRecord(NamedTuple):
             "attempt": self.attempt,
             "startedAt": wire_instant(self.started_at),
             "completedAt": wire_instant(self.completed_at),
+            "attempts": [attempt.to_wire() for attempt in self.attempts],
+            "until": wire_instant(self.until),
+        }
+
+
+class Stats(NamedTuple):
+    """How many runs there are, and in which state."""
+
+    total: int
+    by_status: dict[str, int]
+    by_job: dict[str, dict[str, int]]
+    paused_jobs: list[str]
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "total": self.total,
+            "byStatus": self.by_status,
+            "byJob": self.by_job,
+            "pausedJobs": self.paused_jobs,
         }
 
 

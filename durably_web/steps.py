@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import asyncio
+import datetime
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from durably_web.records import Level
+from durably_web import children, codec, waiting
+from durably_web.arguments import (
+    Duration,
+    check_priority,
+    check_text,
+    checked_labels,
+    due_at,
+    milliseconds_of,
+    moment_of,
+    seconds_of,
+)
+from durably_web.context import current_step
+from durably_web.errors import InvalidInput, NotSerializable
+from durably_web.jobs import Job
+from durably_web.records import Level, Progress
+from durably_web.retry import Retry
 
 if TYPE_CHECKING:
     from durably_web.execution import Execution
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 class Step:
@@ -24,28 +45,158 @@ class Step:
         self.log = StepLog(execution)
 
     @overload
-    def run(self, name: str, fn: Callable[..., Awaitable[T]], /, *args: Any) -> Coroutine[Any, Any, T]: ...
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
 
     @overload
-    def run(self, name: str, fn: Callable[..., T], /, *args: Any) -> Coroutine[Any, Any, T]: ...
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
 
-    def run(self, name: str, fn: Callable[..., Any], /, *args: Any) -> Coroutine[Any, Any, Any]:
+    def run(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Any]:
         """Run `fn(*args)` once, ever, and give its result.
 
         The result is stored before the call returns; every later execution of the run returns the stored one
         without calling `fn`. `fn` is sync (it runs in a thread, in the browser at once) or async. A name that
         is used again gets an occurrence number (`save`, `save#2`), counted in the order of the calls, so loops
-        and `asyncio.gather` just work. The result comes back as JSON keeps it: a tuple as a list.
+        and `asyncio.gather` just work.
 
-        An exception of `fn` is stored too, and raised again by later executions until the run is retried.
-        Raises `NotSerializable` when the result is not JSON. A crash between the end of `fn` and the commit
-        runs `fn` again: make its effects safe to repeat.
+        With `retry`, an exception that the policy covers is stored, and `fn` is called again after the delay;
+        the count and the delay survive a restart. The last exception is stored too, and raised again by later
+        executions until the run is retried. With `timeout`, in seconds, each call that takes longer raises
+        `TimeoutError`: an async `fn` is cancelled; a sync one is abandoned (in the browser, which has no
+        threads, once it returns) and can ask `durably_web.cancelled()`.
+
+        Raises `NotSerializable` when the result cannot be stored. A crash between the end of `fn` and the
+        commit runs `fn` again: make its effects safe to repeat.
         """
-        return self._execution.step(name, fn, args)
+        if retry is None and timeout is None:
+            return self._execution.step(name, fn, args)
+        return self._execution.step(name, fn, args, *_policies(name, retry, timeout))
+
+    def map(
+        self,
+        name: str,
+        fn: Callable[[Item], Awaitable[T] | T],
+        items: Iterable[Item],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        return_exceptions: bool = False,
+    ) -> Coroutine[Any, Any, list[T]]:
+        """Run `fn(item)` for each item as a step of its own, `name[0]`, `name[1]`, …, at most `concurrency` at once.
+
+        Gives the results in the order of the items. When one fails, no further one begins; those that have
+        begun end, and the failure of the first of them in the order of the items is raised. With
+        `return_exceptions`, all are run, and failures stand among the results.
+        """
+        if type(concurrency) is not int or concurrency < 1:
+            raise InvalidInput(f"concurrency is a whole number from 1 on, not {concurrency!r}")
+        policies = _policies(name, retry, timeout)
+        # All of them now, so that the names are counted in the order of the calls.
+        steps = [self._execution.step(f"{name}[{index}]", fn, (item,), *policies) for index, item in enumerate(items)]
+        return _run_all(steps, concurrency, return_exceptions)
+
+    def sleep(self, name: str, seconds: Duration) -> Coroutine[Any, Any, None]:
+        """Sleep, durably: the run gives its slot back, and goes on at the same instant whatever happens meanwhile.
+
+        Counted from the first call, in seconds or as `timedelta`; the instant is stored.
+        """
+        duration = milliseconds_of(seconds, f"the duration of sleep {name!r}")
+        return self._wait(name, lambda key: waiting.sleep(self._execution, key, lambda now: now + duration))
+
+    def sleep_until(self, name: str, when: datetime.datetime) -> Coroutine[Any, Any, None]:
+        """As `sleep`, until an instant: a datetime with a time zone. One in the past is over at once."""
+        moment = moment_of(when, f"the end of sleep {name!r}")
+        return self._wait(name, lambda key: waiting.sleep(self._execution, key, lambda now: moment))
+
+    def wait_for_signal(self, name: str, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
+        """The payload of the oldest `durably.signal(run_id, name, payload)` that no wait of the run has taken yet.
+
+        Also of one that was sent before the wait, or while no worker ran. Each signal is delivered once: of two
+        for one wait the first wins, and a loop gets them in order. Raises `SignalTimeout` when none was sent
+        within `timeout` seconds from the first call on.
+        """
+        limit = None if timeout is None else milliseconds_of(timeout, f"the timeout of signal {name!r}")
+        return self._wait(name, lambda key: waiting.wait_for_signal(self._execution, key, name, limit))
+
+    def call(
+        self,
+        job: Job[Input, Output] | str,
+        input: Any = None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        concurrency_key: str | None = None,
+    ) -> Coroutine[Any, Any, Output]:
+        """Start a run of another job, and give its output when it has ended.
+
+        Started at most once, whatever crashes; it is a step, called `name` or like the job. While the run
+        waits for nothing else it gives its slot back. The child has the run's labels unless others are given,
+        and is cancelled with it. Raises `RunFailed` or `RunCancelled` when the child ended so, `NotFound` for a
+        job that is not registered, and `InvalidInput`.
+        """
+        found, child = self._child(job, input, labels, priority, concurrency_key, None)
+        return self._stored_or(
+            name or found.name,
+            lambda key: children.call(self._execution, key, child),
+            found.load_output,
+        )
+
+    def trigger(
+        self,
+        job: Job[Any, Any] | str,
+        input: Any = None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        concurrency_key: str | None = None,
+        delay: Duration | None = None,
+        run_at: datetime.datetime | None = None,
+    ) -> Coroutine[Any, Any, str]:
+        """Start a run of another job and go on; gives its id. All else as `call`.
+
+        It is due after `delay` seconds, or at `run_at`, or at once.
+        """
+        now = self._execution.environment.clock.now()
+        moment = due_at(delay, run_at, now)
+        found, child = self._child(job, input, labels, priority, concurrency_key, moment)
+        return self._stored_or(
+            name or found.name, lambda key: children.trigger(self._execution, key, child), lambda raw: raw
+        )
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the run is. Cheap in a tight loop: only the last of many is stored, and that always."""
-        self._execution.progress(current, total, message)
+        # Checked here, where the job sees its mistake: later it would be in the way of a step's result.
+        self._execution.journal.progress(
+            Progress(
+                _number(current), None if total is None else _number(total), None if message is None else str(message)
+            )
+        )
 
     @property
     def run_id(self) -> str:
@@ -60,9 +211,47 @@ class Step:
     def labels(self) -> Mapping[str, str]:
         return MappingProxyType(self._execution.lease.labels)
 
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _wait(self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        key = self._execution.key(name)
+        stored = self._execution.history.outcomes.get(key)
+        return begin(key) if stored is None else self._execution.replay(stored)
+
+    def _stored_or(
+        self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]], load: Callable[[Any], T]
+    ) -> Coroutine[Any, Any, T]:
+        key = self._execution.key(name)
+        stored = self._execution.history.outcomes.get(key)
+        if stored is None:
+            return begin(key)
+
+        async def replay() -> T:
+            return load(await self._execution.replay(stored))
+
+        return replay()
+
+    def _child(
+        self,
+        job: Job[Input, Output] | str,
+        input: Any,
+        labels: Mapping[str, str] | None,
+        priority: int,
+        concurrency_key: str | None,
+        run_at: int | None,
+    ) -> tuple[Job[Any, Output], children.Child]:
+        environment = self._execution.environment
+        found = environment.known_job(job)
+        if concurrency_key is not None:
+            check_text(concurrency_key, "a concurrency key")
+        check_priority(priority)
+        checked = None if labels is None else checked_labels(labels)
+        text = found.encode_input(input, environment.codec)
+        return found, children.Child(found, text, checked, priority, concurrency_key, run_at)
+
 
 class StepLog:
-    """Writes lines that are stored with the run. `data` is JSON; what is not is stored as its `repr`.
+    """Writes lines that are stored with the run. `data` is what JSON and its tags can keep; else its `repr` is stored.
 
     Outside of a step, a line that an earlier execution has stored is not stored again.
     """
@@ -85,4 +274,52 @@ class StepLog:
         self._write("error", message, data)
 
     def _write(self, level: Level, message: str, data: dict[str, Any]) -> None:
-        self._execution.log(level, message, data)
+        detail = {"level": level, "message": str(message), "data": data}
+        try:
+            text = codec.encode(detail)
+        except NotSerializable:
+            # A log line must not end a run.
+            detail["data"] = {key: repr(value) for key, value in data.items()}
+            text = codec.encode(detail)
+        self._execution.journal.log(current_step.get(), text)
+
+
+async def _run_all(steps: list[Coroutine[Any, Any, T]], concurrency: int, return_exceptions: bool) -> list[T]:
+    results: list[Any] = [None] * len(steps)
+    failures: dict[int, Exception] = {}
+    following = iter(enumerate(steps))
+
+    async def work() -> None:
+        for index, step in following:
+            if failures and not return_exceptions:
+                step.close()
+                continue
+            try:
+                results[index] = await step
+            except Exception as error:
+                results[index] = failures[index] = error
+
+    try:
+        await asyncio.gather(*[work() for _ in range(min(concurrency, len(steps)))])
+    finally:
+        for _, step in following:
+            step.close()
+    if failures and not return_exceptions:
+        raise failures[min(failures)]
+    return results
+
+
+def _policies(name: str, retry: Retry | None, timeout: Duration | None) -> tuple[Retry | None, float | None]:
+    if retry is not None and not isinstance(retry, Retry):
+        raise InvalidInput(f"retry of step {name!r} is a Retry, such as Retry(max_attempts=5), not {retry!r}")
+    return retry, None if timeout is None else seconds_of(timeout, f"the timeout of step {name!r}")
+
+
+def _number(value: float) -> float:
+    """A number as JSON has it, of what another library may call one."""
+    if type(value) is int and abs(value) < 2**63:
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a progress must be a finite number, not {value!r}")
+    return number

@@ -6,20 +6,17 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
 
 from durably_web import calls
-from durably_web.clock import Clock, Timer
-from durably_web.emitter import Emitter
+from durably_web.clock import Timer
+from durably_web.environment import Environment
 from durably_web.errors import LeaseLost, RunInterrupted
 from durably_web.events import Event
 from durably_web.execution import Execution
-from durably_web.jobs import Job
 from durably_web.records import instant
 from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, RUNNABLE
 from durably_web.store.rows import Lease, entry_event
-from durably_web.store.store import Store
 
 RECOVERY = "recovery"
 """Topic: there is a reason to try again at once what failed."""
@@ -30,25 +27,20 @@ class Worker:
 
     def __init__(
         self,
-        store: Store,
-        clock: Clock,
-        emitter: Emitter,
-        make_id: Callable[[], str],
-        jobs: dict[str, Job[object, object]],
+        environment: Environment,
         *,
         worker_id: str,
-        polling_interval: float,
         heartbeat_interval: float,
         stale_threshold: float,
         max_concurrent_runs: int,
     ) -> None:
         self.worker_id = worker_id
-        self._store = store
-        self._clock = clock
-        self._emitter = emitter
-        self._make_id = make_id
-        self._jobs = jobs
-        self._polling_interval = polling_interval
+        self._environment = environment
+        self._store = environment.store
+        self._clock = environment.clock
+        self._emitter = environment.emitter
+        self._jobs = environment.jobs
+        self._polling_interval = environment.polling_interval
         self._heartbeat_interval = heartbeat_interval
         self._stale_threshold = stale_threshold
         self._max_concurrent_runs = max_concurrent_runs
@@ -59,6 +51,10 @@ class Worker:
         self._background: set[asyncio.Task[None]] = set()
         # Counted, so that what began before a stop knows that it is meant.
         self._stops = 0
+        self._paused = False
+        # As far as the last claim saw.
+        self._next_at: int | None = None
+        self._keyed = True
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -96,6 +92,19 @@ class Worker:
         if run_id in self._executing:
             self._executing[run_id][0].end(RunInterrupted())
 
+    def suspend(self, run_id: str) -> None:
+        """The run was paused: finish its current steps and give its lease back, if it is executed here."""
+        if run_id in self._executing:
+            self._executing[run_id][0].stop()
+
+    def pause(self) -> None:
+        """Claim nothing more; what executes goes on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._store.changes.notify(RUNNABLE)
+
     # -- claiming ----------------------------------------------------------------------------------------
 
     async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
@@ -109,7 +118,7 @@ class Worker:
         count = 0
         own: set[asyncio.Task[object]] = set()
         while True:
-            room = self._max_concurrent_runs - len(self._executing)
+            room = self._room
             if max_runs is not None:
                 room = min(room, max_runs - count)
             late = deadline is not None and self._clock.monotonic() >= deadline
@@ -129,9 +138,8 @@ class Worker:
         changes = self._store.changes
         while stops == self._stops:
             mark = changes.mark(RUNNABLE)
-            room = self._max_concurrent_runs - len(self._executing)
             try:
-                if room > 0:
+                if (room := self._room) > 0:
                     await self._claim(room)
             except Exception as error:
                 # Whatever it is, a worker that gives up would leave every run behind.
@@ -140,22 +148,40 @@ class Worker:
                 if stops == self._stops:
                     await changes.wait(RECOVERY, self._polling_interval)
                 continue
-            await changes.wait(RUNNABLE, self._polling_interval, mark)
+            await changes.wait(RUNNABLE, self._patience(), mark)
+
+    @property
+    def _room(self) -> int:
+        return 0 if self._paused else self._max_concurrent_runs - len(self._executing)
+
+    def _patience(self) -> float:
+        """Seconds until something may be due that nobody tells of: a moment that comes, or what was overlooked."""
+        if self._next_at is None or self._room <= 0:
+            return self._polling_interval
+        return min(self._polling_interval, max(1, self._next_at - self._clock.now()) / 1000)
 
     async def _claim(self, limit: int) -> list[asyncio.Task[object]]:
         now = self._clock.now()
-        leases = await self._store.write(
+        limits = [job.limits for job in self._jobs.values()]
+        by_limits = self._keyed or any(not job.is_plain for job in limits)
+        claimed = await self._store.write(
             operations.claim(
                 owner=self.worker_id,
-                token=self._make_id(),
-                job_names=list(self._jobs),
+                token=self._environment.make_id(),
+                jobs=limits,
                 limit=limit,
                 executing=self._executing,
                 now=now,
                 expires_at=self._expiry(now),
+                by_limits=by_limits,
             )
         )
-        return [self._begin(lease, now) for lease in leases]
+        self._next_at, self._keyed = claimed.next_at, claimed.keyed
+        begun = [self._begin(lease, now) for lease in claimed.leases]
+        if not begun and claimed.keyed and not by_limits:
+            # Those with a key were not looked at.
+            return await self._claim(limit)
+        return begun
 
     def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
         if self._emitter.hears("run:leased"):
@@ -176,9 +202,7 @@ class Worker:
             )
         self._store.changes.notify(JOURNAL)
         execution = Execution(
-            self._store,
-            self._clock,
-            self._emitter,
+            self._environment,
             self._caller,
             self._jobs[lease.job_name],
             lease,
@@ -256,6 +280,8 @@ class Worker:
             run = found.get(run_id)
             if run is not None and run.status == "leased" and run.generation == generation:
                 execution.expires_at = expires_at
+                if run.paused:
+                    execution.stop()
                 if self._emitter.hears("run:lease-renewed"):
                     lease = execution.lease
                     self._emitter.emit(

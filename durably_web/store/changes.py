@@ -30,7 +30,7 @@ class Changes:
         self._clock = clock
         self._version = version
         self._seen: int | None = None
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
         self._watch: Timer | None = None
         self._notices = {RUNNABLE: 0, JOURNAL: 0}
         self._other_notices = 0
@@ -53,7 +53,7 @@ class Changes:
     def notify_all(self) -> None:
         # Also for those who have taken a mark, and do not wait yet.
         self._other_notices += 1
-        for topic in {*self._notices, *self._waiting}:
+        for topic in (*self._notices, *self._waiting):
             self.notify(topic)
 
     async def wait(self, topic: str, seconds: float, mark: int | None = None) -> None:
@@ -61,7 +61,7 @@ class Changes:
         if mark is not None and self.mark(topic) != mark:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(topic, set()).add(future)
+        self._waiting.setdefault(topic, {})[future] = None
         timer = self._clock.call_later(seconds, lambda: None if future.done() else future.set_result(None))
         if self._watch is None:
             self._look()
@@ -71,7 +71,7 @@ class Changes:
             timer.cancel()
             waiting = self._waiting.get(topic)
             if waiting is not None:
-                waiting.discard(future)
+                waiting.pop(future, None)
                 if not waiting:
                     del self._waiting[topic]
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, cast
 
-from durably_web import codec
+from durably_web import codec as details
+from durably_web.codec import Codec
 from durably_web.events import Event, EventType
-from durably_web.records import TERMINAL, LogEntry, Progress, Run, Status, StepRecord, instant
-from durably_web.store.batch import Row
+from durably_web.records import (
+    TERMINAL,
+    FailedAttempt,
+    LogEntry,
+    Progress,
+    Run,
+    Status,
+    StepRecord,
+    instant,
+)
+from durably_web.store.batch import Row, Rows
 
 
 class Lease(NamedTuple):
     """A worker's right to a run, and what it needs to execute it.
 
     `number` is the run's last journal entry; `entries` are the stored ones that a replay needs, oldest first.
+    `crashes` counts the workers that died under the run since it last stored a step.
     """
 
     run_id: str
@@ -23,6 +34,9 @@ class Lease(NamedTuple):
     generation: int
     attempt: int
     started_at: int
+    crashes: int
+    parent_run_id: str | None
+    concurrency_key: str | None
     number: int
     seq: int
     entries: list[StoredEntry]
@@ -34,14 +48,16 @@ class StoredEntry(NamedTuple):
     type: str
     step_name: str | None
     data: str | None
+    created_at: int
 
 
 def lease(row: Row, entries: list[StoredEntry]) -> Lease:
-    run_id, job_name, text, labels, generation, attempt, started_at, number, seq = cast("tuple[Any, ...]", row)
-    return Lease(run_id, job_name, text, codec.decode(labels), generation, attempt, started_at, number, seq, entries)
+    given: list[Any] = [*row, entries]
+    given[3] = details.decode(given[3])
+    return Lease._make(given)
 
 
-def run(row: Row) -> Run:
+def run(row: Row, codec: Codec) -> Run:
     (
         id_,
         job_name,
@@ -59,6 +75,10 @@ def run(row: Row) -> Run:
         run_at,
         started_at,
         completed_at,
+        wake_at,
+        paused,
+        parent_run_id,
+        forked_from,
         step_count,
     ) = cast("tuple[Any, ...]", row)
     return Run(
@@ -68,8 +88,8 @@ def run(row: Row) -> Run:
         input=codec.decode(input_),
         output=None if output is None else codec.decode(output),
         error=error,
-        labels=codec.decode(labels),
-        progress=None if progress is None else Progress(**codec.decode(progress)),
+        labels=details.decode(labels),
+        progress=None if progress is None else Progress(**details.decode(progress)),
         attempt=attempt,
         idempotency_key=idempotency_key,
         concurrency_key=concurrency_key,
@@ -79,37 +99,64 @@ def run(row: Row) -> Run:
         started_at=None if started_at is None else instant(started_at),
         completed_at=None if completed_at is None else instant(completed_at),
         step_count=step_count,
+        wake_at=None if wake_at is None else instant(wake_at),
+        paused=bool(paused),
+        parent_run_id=parent_run_id,
+        forked_from=forked_from,
     )
 
 
-def step(row: Row) -> StepRecord:
-    type_, name, data, attempt, started_at, created_at = cast("tuple[Any, ...]", row)
-    failed = type_ == "step:fail"
-    value = codec.decode(data)
-    return StepRecord(
-        name=name,
-        status="failed" if failed else "completed",
-        output=None if failed else value,
-        error=value["error"] if failed else None,
-        attempt=attempt,
-        started_at=instant(started_at),
-        completed_at=instant(created_at),
-    )
+def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
+    """The steps of a run, of its entries about steps and its retries, oldest first."""
+    records: dict[str, StepRecord] = {}
+    # Attempts count from the last retry of the run; the errors of all are kept.
+    counts: dict[str, int] = {}
+    for type_, name, data, started_at, created_at in cast("list[tuple[Any, ...]]", rows):
+        if type_ == "run:retry":
+            counts.clear()
+            continue
+        begun, ended = instant(started_at), instant(created_at)
+        earlier = records.get(name)
+        failed = earlier.attempts if earlier is not None else ()
+        attempt = counts.get(name, 0) + 1
+        if type_ == "step:complete":
+            output = None if data is None else codec.decode(data)
+            if earlier is not None and earlier.status == "waiting":
+                begun = earlier.started_at
+            records[name] = StepRecord(name, "completed", output, None, attempt, begun, ended, failed)
+            continue
+        detail = details.decode(data)
+        until = instant(detail["until"]) if detail.get("until") is not None else None
+        if type_ == "step:wait":
+            records[name] = StepRecord(name, "waiting", None, None, attempt, begun, None, failed, until)
+            continue
+        counts[name] = attempt
+        error = detail["error"]
+        failed = (*failed, FailedAttempt(attempt, error, begun, ended))
+        if type_ == "step:retry":
+            records[name] = StepRecord(name, "retrying", None, error, attempt, begun, None, failed, until)
+        else:
+            records[name] = StepRecord(name, "failed", None, error, attempt, begun, ended, failed)
+    return list(records.values())
 
 
 def log(row: Row) -> LogEntry:
     data, step_name, created_at = cast("tuple[Any, ...]", row)
-    entry = codec.decode(data)
+    entry = details.decode(data)
     return LogEntry(entry["level"], entry["message"], entry["data"], step_name, instant(created_at))
 
 
-def event(row: Row) -> Event:
+# The types whose data is a value of the user.
+_VALUES = ("step:complete", "run:coalesced")
+
+
+def event(row: Row, codec: Codec) -> Event:
     """The event of a journal row joined with its run."""
     (seq, number, run_id, type_, step_name, data, started_at, created_at, job_name, labels, value) = cast(
         "tuple[Any, ...]", row
     )
-    labels = codec.decode(labels) if labels is not None else {}
-    detail: Any = codec.decode(data) if data is not None else None
+    labels = details.decode(labels) if labels is not None else {}
+    detail: Any = None if data is None else codec.decode(data) if type_ in _VALUES else details.decode(data)
     value = codec.decode(value) if value is not None else None
     if type_ == "run:delete":
         job_name, labels = detail["jobName"], detail["labels"]
@@ -142,6 +189,8 @@ def entry_event(
     match type_:
         case "run:trigger":
             return event._replace(input=value)
+        case "run:coalesced":
+            return event._replace(input=detail)
         case "run:leased":
             return event._replace(worker_id=detail["workerId"], attempt=detail["attempt"])
         case "run:progress":
@@ -152,8 +201,13 @@ def entry_event(
             return event._replace(error=detail["error"], traceback=detail.get("traceback"))
         case "step:complete":
             return event._replace(output=detail)
-        case "step:fail":
-            return event._replace(error=detail["error"])
+        case "step:fail" | "step:retry" | "step:wait" | "run:waiting" | "run:retry" if detail is not None:
+            until = detail.get("until")
+            return event._replace(
+                error=detail.get("error"),
+                attempt=detail.get("attempt"),
+                until=None if until is None else instant(until),
+            )
         case "log:write":
             return event._replace(level=detail["level"], message=detail["message"], data=detail["data"])
     return event

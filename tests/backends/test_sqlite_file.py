@@ -15,8 +15,8 @@ from durably_web.clock import ManualClock
 from durably_web.engine import Durably
 from durably_web.errors import Conflict, InvalidInput, NotADatabase, SchemaTooNew, StoreNotDurable, StoreUnavailable
 from durably_web.store import migrations
-from durably_web.store import statements as sql
 from durably_web.store.batch import Batch, Statement
+from durably_web.store.operations import schema
 from durably_web.store.store import Store
 
 
@@ -71,7 +71,7 @@ async def test_a_newer_database_is_left_as_it_was(tmp_path: Path, journal_mode: 
     executor = SqliteExecutor(str(path))
     await executor.open()
     await Store(executor, ManualClock()).migrate()
-    await executor.run(Batch("write", (Statement(sql.RECORD_MIGRATION, (migrations.LATEST + 1, 0)),)))
+    await executor.run(Batch("write", (Statement(schema.RECORD_MIGRATION, (migrations.LATEST + 1, 0)),)))
     assert await _ask(executor, f"PRAGMA journal_mode = {journal_mode}") == journal_mode
     await executor.close()
     before = path.read_bytes()

@@ -9,8 +9,8 @@ from durably_web.engine import Durably
 from durably_web.errors import StoreUnavailable
 from durably_web.jobs import job
 from durably_web.steps import Step
-from durably_web.store import statements as sql
 from durably_web.store.batch import Executor
+from durably_web.store.operations import claiming, executing
 from tests.contract import Backend, needs
 from tests.support.executors import CountingExecutor, FaultyExecutor, HeldExecutor
 from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
@@ -235,7 +235,7 @@ async def a_worker_does_not_take_its_own_run_twice(backend: Backend) -> None:
         heard = Heard(durably, "worker:error")
         handle = await durably.trigger(waits)
         await gate.reached()
-        await world.rows(sql.FREE_EXPIRED, world.clock.now() + 31_000, "[]")
+        await world.rows(claiming.FREE_EXPIRED, world.clock.now() + 31_000, "[]")
         await durably.trigger(waits)
         await world.advance(3)
         assert max(most) == 2, "the other run beside it, and nothing else"
@@ -324,8 +324,8 @@ async def writes_of_concurrent_runs_share_transactions(backend: Backend) -> None
             await turns()
             counting[0].batches.clear()
             gate.open()
-            await until(lambda: sum(counting[0].writes_of(sql.INSERT_ENTRY)) >= 10)
-            assert len(counting[0].writes_of(sql.INSERT_ENTRY)) == 1, "ten results, one transaction"
+            await until(lambda: sum(counting[0].writes_of(executing.INSERT_ENTRY)) >= 10)
+            assert len(counting[0].writes_of(executing.INSERT_ENTRY)) == 1, "ten results, one transaction"
         for handle in handles:
             await bounded(handle.result())
 

@@ -9,8 +9,8 @@ from durably_web.clock import ManualClock
 from durably_web.engine import Durably
 from durably_web.errors import SchemaTooNew, StoreError, StoreUnavailable
 from durably_web.store import migrations, operations
-from durably_web.store import statements as sql
 from durably_web.store.batch import Batch, Executor, Row, Statement
+from durably_web.store.operations import schema
 from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.executors import CountingExecutor, Fault, FaultyExecutor
@@ -69,7 +69,7 @@ async def a_newer_schema_is_refused_and_left_alone(backend: Backend) -> None:
     executor = await _open(backend)
     await Store(executor, ManualClock()).migrate()
     newer = migrations.LATEST + 1
-    await executor.run(Batch("write", (Statement(sql.RECORD_MIGRATION, (newer, 0)),)))
+    await executor.run(Batch("write", (Statement(schema.RECORD_MIGRATION, (newer, 0)),)))
     before = await _schema(executor)
     durably = Durably(backend.connect())
     for _ in range(2):

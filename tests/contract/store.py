@@ -12,9 +12,8 @@ from durably_web.errors import ConstraintViolated
 from durably_web.jobs import job
 from durably_web.steps import Step
 from durably_web.store import migrations, operations
-from durably_web.store import statements as sql
 from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
-from durably_web.store.operations import Entry
+from durably_web.store.operations import Entry, claiming, reading, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.executors import CountingExecutor, HeldExecutor
@@ -296,7 +295,7 @@ async def what_a_worker_repeats_uses_an_index(backend: Backend) -> None:
                     told = f"{name}: {detail}\n{statement.sql}\n{[row[3] for row in plan]}"
                     if detail.startswith("SCAN") and "VIRTUAL TABLE" not in detail and "CONSTANT ROW" not in detail:
                         # Read in the order of its rowid, or only the few that are leased.
-                        in_order = statement.sql == sql.SELECT_EVENTS
+                        in_order = statement.sql == reading.SELECT_EVENTS
                         few = (
                             "USING INDEX durably_runs_leased" in detail or "USING INDEX durably_runs_pending" in detail
                         )
@@ -306,9 +305,9 @@ async def what_a_worker_repeats_uses_an_index(backend: Backend) -> None:
                     if "TEMP B-TREE" in detail:
                         # The runs of one claim, the entries of one run, or the workers that are alive: few.
                         assert statement.sql in (
-                            sql.SELECT_CLAIMED,
-                            sql.SELECT_CLAIMED_ENTRIES,
-                            sql.SELECT_OTHER_OWNERS,
+                            claiming.SELECT_CLAIMED,
+                            claiming.SELECT_CLAIMED_ENTRIES,
+                            claiming.SELECT_OTHER_OWNERS,
                             operations.get_run("x").batch.statements[0].sql,
                         ), told
     await executor.close()
@@ -364,7 +363,7 @@ async def an_operation_that_cannot_be_built_or_read_fails_alone(backend: Backend
 async def a_refused_write_does_not_take_its_neighbours_along(backend: Backend) -> None:
     store = Store(await _open(backend), ManualClock())
     store.writers = 5
-    wrong = Operation("wrong", Batch("write", (Statement(sql.RECORD_MIGRATION, (1, NOW)),)), lambda results: None)
+    wrong = Operation("wrong", Batch("write", (Statement(schema.RECORD_MIGRATION, (1, NOW)),)), lambda results: None)
     async with asyncio.timeout(20):
         results: Any = await asyncio.gather(
             store.write(operations.trigger("r1", "job", "{}", {}, None, NOW)),

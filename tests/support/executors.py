@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from durably_web.errors import StoreUnavailable
-from durably_web.store import statements
 from durably_web.store.batch import Batch, Executor, Rows
+from durably_web.store.operations import schema
 
 
 class Wrapper:
@@ -60,7 +60,7 @@ class RepeatingExecutor(Wrapper):
     """
 
     async def run(self, batch: Batch) -> list[Rows]:
-        if all(statement.sql != statements.RECORD_MIGRATION for statement in batch.statements):
+        if all(statement.sql != schema.RECORD_MIGRATION for statement in batch.statements):
             await self.inner.run(batch)
         return await self.inner.run(batch)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import LiteralString, cast
 
-LATEST = 1
+LATEST = 2
 
-_MODULES = {1: "m0001_initial"}
+_MODULES = {1: "m0001_initial", 2: "m0002_waiting"}
 
 
 def statements(version: int) -> tuple[LiteralString, ...]:

@@ -1,0 +1,285 @@
+"""What is asked of runs that exist: one at a time, or all that a filter finds."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from durably_web.arguments import Duration, checked_labels, milliseconds_of, moment_of
+from durably_web.engine.base import checked_statuses, name_of, no_run
+from durably_web.engine.triggering import Triggering
+from durably_web.errors import Conflict, InvalidInput, NotFound
+from durably_web.events import Event
+from durably_web.handle import RunHandle
+from durably_web.jobs import Job
+from durably_web.records import Status, instant
+from durably_web.store import operations
+from durably_web.store.batch import Operation
+from durably_web.store.changes import RUNNABLE, end_of
+from durably_web.store.operations import Copied, Filter, Outcome
+from durably_web.waits import WAITS
+
+# The most runs that one transaction changes.
+RUNS_AT_ONCE = 500
+
+_TERMINAL = ("completed", "failed", "cancelled")
+
+
+class Control(Triggering):
+    """What changes runs from outside."""
+
+    # -- one run -----------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run that is not terminal, and all that it has started; no step of them begins any more.
+
+        An async step ends at its next await; a sync one runs on in its thread, and its result is dropped: it can
+        ask `durably_web.cancelled()`. Raises `NotFound`, or `Conflict` for a terminal run.
+        """
+        _check(await self._cancel([run_id]), run_id, "cancelled")
+
+    async def retry(self, run_id: str) -> None:
+        """Let the same failed or cancelled run go on from its first step without a stored result.
+
+        Raises `NotFound`, or `Conflict` for any other run.
+        """
+        _check(await self._retry([run_id]), run_id, "retried")
+
+    async def delete_run(self, run_id: str) -> None:
+        """Delete a terminal run with its steps and logs.
+
+        Raises `NotFound`, or `Conflict` for a run that is not terminal.
+        """
+        _check(await self._delete([run_id]), run_id, "deleted")
+
+    async def retrigger(self, run_id: str) -> RunHandle[Any]:
+        """Ask for a new run with the same job, input, labels, key and priority as a terminal one.
+
+        Raises `NotFound`, or `Conflict` for a run that is not terminal.
+        """
+        new_id = self._make_id()
+        copied = await self._store.write(operations.retrigger(new_id, run_id, self._clock.now()))
+        if copied.seq is None and copied.status is not None:
+            raise Conflict(f"run {run_id} is {copied.status}, so it cannot be retriggered")
+        return await self._handle_of(new_id, run_id, copied)
+
+    async def fork(self, run_id: str, *, from_step: str | None = None) -> RunHandle[Any]:
+        """Ask for a new run like another, in whatever state that is, that goes on where that one was.
+
+        It has the other's input and labels, and its stored results: all of them, or those from before the first
+        entry of `from_step` (`"save#2"`), which is then executed again with all that follows. Raises `NotFound` for no
+        such run, or no such step in it.
+        """
+        new_id = self._make_id()
+        copied = await self._store.write(operations.fork(new_id, run_id, from_step, self._clock.now()))
+        if copied.seq is None and copied.status is not None:
+            raise NotFound(f"run {run_id} has no step {from_step!r}")
+        return await self._handle_of(new_id, run_id, copied)
+
+    async def pause(self, run_id: str) -> None:
+        """Let nobody begin or go on with a run until `resume`. Safe to repeat.
+
+        One that is executing finishes its current steps first. What it waits for goes on: time passes, signals
+        are kept. Raises `NotFound`, or `Conflict` for a terminal run.
+        """
+        _check_active((await self._pause([run_id])).get(run_id), run_id, "paused")
+
+    async def resume(self, run_id: str) -> None:
+        """Take `pause` back. Safe to repeat. Raises `NotFound`, or `Conflict` for a terminal run."""
+        _check_active((await self._resume([run_id])).get(run_id), run_id, "resumed")
+
+    # -- a job, and this worker --------------------------------------------------------------------------
+
+    async def pause_job(self, job: Job[Any, Any] | str) -> None:
+        """Let no worker claim a run of this job until `resume_job`. What executes goes on. Safe to repeat."""
+        await self._store.write(operations.pause_job(self._environment.known_job(job).name))
+
+    async def resume_job(self, job: Job[Any, Any] | str) -> None:
+        """Take `pause_job` back. Safe to repeat."""
+        await self._store.write(operations.resume_job(self._environment.known_job(job).name))
+        self._notify(RUNNABLE)
+
+    def pause_worker(self) -> None:
+        """Claim nothing more in this engine until `resume_worker`. What executes goes on."""
+        self._worker.pause()
+
+    def resume_worker(self) -> None:
+        """Take `pause_worker` back."""
+        self._worker.resume()
+
+    # -- all that a filter finds -------------------------------------------------------------------------
+
+    async def cancel_runs(self, **which: Any) -> int:
+        """Cancel every run that is not terminal and meets the conditions; tells how many.
+
+        `status`, `job`, `labels` as in `get_runs`; `created_before`, a datetime with a time zone. At least one of
+        them. In transactions of at most 500 runs. What they started is cancelled with them, and not counted.
+        """
+        return await self._each(which, ("pending", "leased", "waiting"), _changed(self._cancel))
+
+    async def retry_runs(self, **which: Any) -> int:
+        """`retry` every failed or cancelled run that meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, ("failed", "cancelled"), _changed(self._retry))
+
+    async def delete_runs(self, **which: Any) -> int:
+        """Delete every terminal run that meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, _TERMINAL, _changed(self._delete))
+
+    async def pause_runs(self, **which: Any) -> int:
+        """`pause` every run that is not terminal and meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, ("pending", "leased", "waiting"), _still_active(self._pause))
+
+    async def resume_runs(self, **which: Any) -> int:
+        """`resume` every run that is not terminal and meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, ("pending", "leased", "waiting"), _still_active(self._resume))
+
+    async def purge_runs(self, *, older_than: Duration | datetime.datetime, limit: int = RUNS_AT_ONCE) -> int:
+        """Delete terminal runs that ended more than `older_than` ago, or before that datetime; tells how many.
+
+        At most `limit`, oldest first, in transactions of at most 500. Call it again while it tells of `limit`.
+        """
+        if type(limit) is not int or limit < 0:
+            raise InvalidInput(f"limit must not be negative, and is {limit!r}")
+        if isinstance(older_than, datetime.datetime):
+            cutoff = moment_of(older_than, "older_than")
+        else:
+            cutoff = self._clock.now() - milliseconds_of(older_than, "older_than")
+        which = Filter(_TERMINAL, ended_before=cutoff)
+        count = 0
+        async for page in self._pages(which, limit):
+            count += len((await self._delete(page, cutoff)).changed)
+        return count
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    async def _each(self, which: dict[str, Any], allowed: tuple[str, ...], change: Callable[[list[str]], Any]) -> int:
+        count = 0
+        async for page in self._pages(_filter(allowed, **which)):
+            count += await change(page)
+        return count
+
+    async def _pages(self, which: Filter, limit: int | None = None) -> AsyncIterator[list[str]]:
+        """The ids of the runs in bounded pages. What changes meanwhile is seen to by each change itself."""
+        while limit is None or limit > 0:
+            size = RUNS_AT_ONCE if limit is None else min(limit, RUNS_AT_ONCE)
+            page = await self._store.read(operations.find_runs(which, size))
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            which = which._replace(after=page[-1])
+            limit = None if limit is None else limit - len(page)
+
+    async def _cancel(self, run_ids: list[str]) -> Outcome:
+        outcome = await self._request(operations.cancel, run_ids, "run:cancel")
+        for run_id in outcome.changed:
+            self._worker.interrupt(run_id)
+            self._store.changes.notify(end_of(run_id))
+        # The next of a key may begin, and a parent goes on.
+        self._notify(RUNNABLE, WAITS)
+        return outcome
+
+    async def _retry(self, run_ids: list[str]) -> Outcome:
+        outcome = await self._request(operations.retry, run_ids, "run:retry")
+        self._notify(RUNNABLE)
+        return outcome
+
+    async def _delete(self, run_ids: list[str], ended_before: int | None = None) -> Outcome:
+        def delete(ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
+            return operations.delete_runs(ids, request_id, now, ended_before)
+
+        outcome = await self._request(delete, run_ids, "run:delete")
+        for run_id in outcome.changed:
+            self._store.changes.notify(end_of(run_id))
+        return outcome
+
+    async def _pause(self, run_ids: list[str]) -> dict[str, Status]:
+        statuses = await self._store.write(operations.pause(run_ids))
+        for run_id in statuses:
+            self._worker.suspend(run_id)
+        await self._tell_of_state("run:pause", statuses)
+        self._notify(RUNNABLE)
+        return statuses
+
+    async def _resume(self, run_ids: list[str]) -> dict[str, Status]:
+        statuses = await self._store.write(operations.resume(run_ids))
+        await self._tell_of_state("run:resume", statuses)
+        self._notify(RUNNABLE)
+        return statuses
+
+    async def _request(
+        self, operation: Callable[[Sequence[str], str, int], Operation[Outcome]], run_ids: list[str], event_type: str
+    ) -> Outcome:
+        outcome = await self._store.write(operation(run_ids, self._make_id(), self._clock.now()))
+        self._notify()
+        for run_id, seq in outcome.changed.items():
+            await self._tell_of(run_id, event_type, seq)
+        return outcome
+
+    async def _handle_of(self, new_id: str, source_id: str, copied: Copied) -> RunHandle[Any]:
+        if copied.seq is None:
+            raise no_run(source_id)
+        await self._tell_of(new_id, "run:trigger", copied.seq)
+        self._notify(RUNNABLE)
+        return RunHandle(self, None, new_id, "created")
+
+    async def _tell_of_state(self, event_type: Any, statuses: Mapping[str, Status]) -> None:
+        if not self._emitter.hears(event_type):
+            return
+        now = instant(self._clock.now())
+        for run_id, status in statuses.items():
+            run = await self.get_run(run_id)
+            if run is not None and status not in _TERMINAL:
+                self._emitter.emit(Event(event_type, None, None, now, run_id, run.job_name, run.labels))
+
+
+def _filter(
+    allowed: tuple[str, ...],
+    *,
+    status: str | Sequence[str] | None = None,
+    job: Job[Any, Any] | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    created_before: datetime.datetime | None = None,
+) -> Filter:
+    if status is None and job is None and not labels and created_before is None:
+        raise InvalidInput("which runs: give status, job, labels or created_before")
+    statuses = checked_statuses(status) or allowed
+    return Filter(
+        [one for one in statuses if one in allowed] or ["none"],
+        name_of(job),
+        checked_labels(labels),
+        None if created_before is None else moment_of(created_before, "created_before"),
+    )
+
+
+def _changed(request: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
+    async def change(page: list[str]) -> int:
+        outcome: Outcome = await request(page)
+        return sum(run_id in outcome.changed for run_id in page)
+
+    return change
+
+
+def _still_active(request: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
+    async def change(page: list[str]) -> int:
+        statuses: dict[str, Status] = await request(page)
+        return sum(status not in _TERMINAL for status in statuses.values())
+
+    return change
+
+
+def _check(outcome: Outcome, run_id: str, done: str) -> None:
+    if run_id in outcome.changed:
+        return
+    status = outcome.statuses.get(run_id)
+    if status is None:
+        raise no_run(run_id)
+    raise Conflict(f"run {run_id} is {status}, so it cannot be {done}")
+
+
+def _check_active(status: Status | None, run_id: str, done: str) -> None:
+    if status is None:
+        raise no_run(run_id)
+    if status in _TERMINAL:
+        raise Conflict(f"run {run_id} is {status}, so it cannot be {done}")

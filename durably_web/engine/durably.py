@@ -1,0 +1,155 @@
+"""The engine as a whole: what it is made of, and its life."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from durably_web.arguments import Duration, seconds_of
+from durably_web.backends import Durability, open_executor
+from durably_web.clock import Clock, SystemClock
+from durably_web.codec import Codec, JsonCodec
+from durably_web.emitter import Emitter
+from durably_web.engine.control import Control
+from durably_web.environment import Environment, Hooks
+from durably_web.ids import IdMaker
+from durably_web.jobs import Job
+from durably_web.retention import Retention
+from durably_web.store.batch import Executor
+from durably_web.store.store import Store
+from durably_web.worker import Worker, new_worker_id
+
+
+class Durably(Control):
+    """Triggers jobs, executes them, and tells of them.
+
+        durably = Durably("app.db", jobs=[import_csv])
+        async with durably:
+            handle = await durably.trigger(import_csv, {"text": text})
+            print(await handle.result(timeout=60))
+
+    `database` is a file's path, `sqlite:///app.db`, `:memory:`, in the browser `opfs:name`, or an executor.
+    Durations are seconds. A run whose worker has not renewed its lease for `stale_threshold` is taken over;
+    leases are renewed every `heartbeat_interval`. `polling_interval` is the longest that a worker overlooks
+    a run that nothing told it of.
+
+    Terminal runs are kept until somebody deletes them, or, with `retain_runs` (seconds or `timedelta`), until
+    they are that old. With `preserve_steps=False` the results of a run's steps are emptied once it has completed.
+    `codec` turns values into what is stored; the default is JSON with tags. `random_bytes` is the only source of
+    chance: for ids, and for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        database: str | Executor = "durably.db",
+        *,
+        jobs: Iterable[Job[Any, Any]] = (),
+        polling_interval: float = 1.0,
+        heartbeat_interval: float = 5.0,
+        stale_threshold: float = 30.0,
+        max_concurrent_runs: int = 10,
+        preserve_steps: bool = True,
+        retain_runs: Duration | None = None,
+        durability: Durability = "full",
+        worker_id: str | None = None,
+        clock: Clock | None = None,
+        codec: Codec | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if max_concurrent_runs < 1:
+            raise ValueError(f"max_concurrent_runs must be at least 1, not {max_concurrent_runs}")
+        if not 0 < heartbeat_interval < stale_threshold:
+            raise ValueError(
+                f"heartbeat_interval ({heartbeat_interval} s) must be shorter than stale_threshold "
+                f"({stale_threshold} s): otherwise leases end while their worker is alive"
+            )
+        clock = clock or SystemClock()
+        codec = codec or JsonCodec()
+        make_id = IdMaker(clock, random_bytes)
+        executor = open_executor(database, durability) if isinstance(database, str) else database
+        if hasattr(codec, "seal") or hasattr(codec, "unseal"):
+            from durably_web.store.sealing import sealing
+
+            executor = sealing(executor, codec)
+        environment = Environment(
+            store=Store(executor, clock),
+            clock=clock,
+            emitter=Emitter(clock.now),
+            codec=codec,
+            make_id=make_id,
+            random=lambda: int.from_bytes(random_bytes(6), "big") / 2**48,
+            jobs={},
+            polling_interval=polling_interval,
+            preserve_steps=preserve_steps,
+            hooks=Hooks(),
+        )
+        worker = Worker(
+            environment,
+            worker_id=worker_id or new_worker_id(make_id()),
+            heartbeat_interval=heartbeat_interval,
+            stale_threshold=stale_threshold,
+            max_concurrent_runs=max_concurrent_runs,
+        )
+        super().__init__(environment, worker)
+        self._retention: Retention | None = None
+        if retain_runs is not None:
+            age = seconds_of(retain_runs, "retain_runs")
+            self._retention = Retention(environment, age, lambda: self.purge_runs(older_than=age))
+        self.register(*jobs)
+
+    async def migrate(self) -> None:
+        """Open the database and bring its schema up to date. Safe to call again.
+
+        Raises `NotADatabase`, `SchemaTooNew`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was.
+        """
+        await self._store.open()
+
+    async def start(self) -> None:
+        """Begin to execute runs in the background. Safe to call again."""
+        await self._worker.start()
+        if self._retention is not None:
+            self._retention.start()
+
+    async def init(self) -> None:
+        """`migrate`, then `start`. Safe to call again."""
+        await self.migrate()
+        await self.start()
+
+    async def stop(self) -> None:
+        """Finish the current step of each run, give the leases back, and close the database.
+
+        Whoever claims such a run next goes on behind that step. Safe to call again.
+        """
+        if self._retention is not None:
+            await self._retention.stop()
+        await self._worker.stop()
+        self._worker.close()
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.init()
+        except BaseException:
+            # Nobody leaves a context that was not entered.
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def process_one(self) -> bool:
+        """Execute one run that is due, to its end; `False` when there was none."""
+        return await self._worker.drain(max_runs=1) == 1
+
+    async def process_until_idle(self, *, max_runs: int | None = None, max_seconds: float | None = None) -> int:
+        """Execute what is due until nothing is, or a limit is reached; tell how many runs were executed.
+
+        What waits is not due. A run that is taken up several times is counted as often. After `max_seconds` nothing is
+        begun; what has begun is finished.
+        """
+        return await self._worker.drain(max_runs, max_seconds)

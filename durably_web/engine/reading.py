@@ -1,0 +1,145 @@
+"""Reading runs, waiting for them, following their events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from durably_web.arguments import checked_labels
+from durably_web.engine.base import Base, checked_statuses, name_of, no_run
+from durably_web.errors import InvalidInput, NotFound, RunCancelled, RunFailed
+from durably_web.events import Event
+from durably_web.jobs import Job
+from durably_web.records import LogEntry, Progress, Run, Stats, StepRecord
+from durably_web.store import operations
+from durably_web.store.changes import JOURNAL, end_of
+from durably_web.store.operations import Filter
+
+Output = TypeVar("Output")
+
+_EVENTS_AT_ONCE = 500
+
+
+class Reading(Base):
+    """What changes nothing."""
+
+    # -- waiting -----------------------------------------------------------------------------------------
+
+    async def wait_for_run(
+        self,
+        run_id: str,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+    ) -> Run:
+        """The run once it is terminal, whoever executes it.
+
+        Raises `NotFound` for an unknown id, also when the run is deleted meanwhile, and `TimeoutError` after
+        `timeout` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            if on_progress is None and on_log is None:
+                return await self._wait(run_id)
+            async for event in self.subscribe(run_id):
+                if event.type == "run:progress" and on_progress is not None and event.progress is not None:
+                    on_progress(event.progress)
+                elif event.type == "log:write" and on_log is not None:
+                    on_log(LogEntry(*_log_fields(event)))
+            return await self._wait(run_id)
+
+    async def _wait(self, run_id: str) -> Run:
+        while True:
+            mark = self._store.changes.mark(end_of(run_id))
+            run = await self.get_run(run_id)
+            if run is None:
+                raise no_run(run_id)
+            if run.is_terminal:
+                return run
+            await self._store.changes.wait(end_of(run_id), self._environment.polling_interval, mark)
+
+    async def output_of(
+        self,
+        run_id: str,
+        job: Job[Any, Output] | None = None,
+        timeout: float | None = None,
+        **listeners: Any,
+    ) -> Output:
+        """Wait for a run and give its output. Raises `RunFailed`, `RunCancelled`, `NotFound`, `TimeoutError`."""
+        run = await self.wait_for_run(run_id, timeout=timeout, **listeners)
+        if run.status == "failed":
+            raise RunFailed(f"run {run_id} of job {run.job_name!r} failed: {run.error}", run_id=run_id)
+        if run.status == "cancelled":
+            raise RunCancelled(f"run {run_id} of job {run.job_name!r} was cancelled", run_id=run_id)
+        known = job or self._jobs.get(run.job_name)
+        return cast(Output, known.load_output(run.output) if known is not None else run.output)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    async def get_run(self, run_id: str) -> Run | None:
+        """The run, or `None` for an unknown id."""
+        return await self._store.read(operations.get_run(run_id, self._codec))
+
+    async def get_runs(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        job: Job[Any, Any] | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        after: str | None = None,
+    ) -> list[Run]:
+        """Runs, newest first, that meet all conditions.
+
+        `after` is the id of the last run of the page before; unlike `offset`, it does not shift when new runs come in.
+        """
+        statuses = checked_statuses(status)
+        for name, number in (("limit", limit), ("offset", offset)):
+            if number is not None and number < 0:
+                raise InvalidInput(f"{name} must not be negative, and is {number}")
+        which = Filter(statuses, name_of(job), checked_labels(labels), after=after)
+        return await self._store.read(operations.get_runs(which, self._codec, limit, offset))
+
+    async def get_failed_runs(self) -> list[Run]:
+        """The failed runs, newest first."""
+        return await self.get_runs(status="failed")
+
+    async def get_steps(self, run_id: str) -> list[StepRecord]:
+        """The steps of a run as they stand, with the tries that failed, in order. Empty for an unknown id."""
+        return await self._store.read(operations.get_steps(run_id, self._codec))
+
+    async def get_logs(self, run_id: str) -> list[LogEntry]:
+        """What a run has logged, in order. Empty for an unknown id."""
+        return await self._store.read(operations.get_logs(run_id))
+
+    async def stats(self) -> Stats:
+        """How many runs there are by status and job, and which jobs are paused. Counts all runs there are."""
+        return await self._store.read(operations.stats())
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    async def subscribe(self, run_id: str | None = None, *, after: int | None = None) -> AsyncIterator[Event]:
+        """The stored events after the one with seq `after`, of a run or of all; then those to come.
+
+        From any process, in order, with no gap and no duplicate. Ends when the run does; without a run,
+        never. Raises `NotFound` for a run that there is not and never was.
+        """
+        position = after or 0
+        while True:
+            mark = self._store.changes.mark(JOURNAL)
+            page = await self._store.read(operations.read_events(run_id, position, _EVENTS_AT_ONCE, self._codec))
+            if not page.known:
+                raise NotFound(f"there is no run {run_id!r}")
+            for event in page.events:
+                yield event
+                position = event.seq or position
+            if page.ended:
+                return
+            if len(page.events) < _EVENTS_AT_ONCE:
+                await self._store.changes.wait(JOURNAL, self._environment.polling_interval, mark)
+
+
+def _log_fields(event: Event) -> tuple[Any, ...]:
+    return event.level, event.message, event.data, event.step_name, event.timestamp

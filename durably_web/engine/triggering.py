@@ -1,0 +1,231 @@
+"""Asking for runs, and sending them signals."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from durably_web import codec
+from durably_web.arguments import Duration, check_priority, check_text, checked_labels, due_at, milliseconds_of
+from durably_web.engine.base import no_run
+from durably_web.engine.reading import Reading
+from durably_web.errors import Conflict, ConstraintViolated, InvalidInput, NotSerializable
+from durably_web.handle import RunHandle
+from durably_web.jobs import Job
+from durably_web.records import LogEntry, Progress
+from durably_web.retry import Debounce
+from durably_web.store import operations
+from durably_web.store.changes import RUNNABLE
+from durably_web.store.operations import Coalesce, Trigger, Triggered
+from durably_web.store.rows import entry_event
+from durably_web.waits import WAITS
+
+if TYPE_CHECKING:
+    from durably_web.engine.control import Control
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+_COALESCE = (None, "skip", "replace", "queue")
+
+
+class Triggering(Reading):
+    """What makes runs."""
+
+    @overload
+    async def trigger(
+        self,
+        job: Job[Input, Output],
+        input: Input | Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        coalesce: Coalesce | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        delay: Duration | None = None,
+        run_at: datetime.datetime | None = None,
+        debounce: Debounce | Duration | None = None,
+    ) -> RunHandle[Output]: ...
+
+    @overload
+    async def trigger(
+        self,
+        job: str,
+        input: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        coalesce: Coalesce | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        delay: Duration | None = None,
+        run_at: datetime.datetime | None = None,
+        debounce: Debounce | Duration | None = None,
+    ) -> RunHandle[Any]: ...
+
+    async def trigger(self, job: Job[Any, Any] | str, input: Any = None, **options: Any) -> RunHandle[Any]:
+        """Ask for a run. It is stored when this returns, and will be executed, whatever happens to this process.
+
+        An `idempotency_key` that the job has had before gives the first run.
+
+        Runs of one `concurrency_key` never overlap (`@job(max_concurrent_per_key=…)` allows more). What if one of
+        the job and key is pending already, and has never begun: `coalesce=None` raises `Conflict`, `"skip"` gives
+        that run, `"replace"` gives it the new input, `"queue"` lets any number wait in order.
+        `debounce`, seconds or a `Debounce`, makes one run of all triggers of a key in a burst: the last input,
+        that long after the last trigger.
+
+        `priority`: higher first, then older first. The run is due after `delay` seconds, or at `run_at` (a datetime
+        with a time zone), or at once. Raises `NotFound` for a job that is not registered, and `InvalidInput`; then
+        there is no run.
+        """
+        found = self._environment.known_job(job)
+        asked = self._asked(found, input, **options)
+        triggered = await self._store.write(operations.trigger(asked))
+        if triggered.disposition is None:
+            raise self._conflict(triggered.run_id, asked)
+        await self._tell_of_trigger(asked, triggered)
+        return RunHandle(cast("Control", self), found, triggered.run_id, triggered.disposition)
+
+    async def trigger_many(
+        self, job: Job[Input, Output] | str, items: Iterable[Mapping[str, Any]]
+    ) -> list[RunHandle[Output]]:
+        """Ask for runs in one transaction: all are stored when this returns, or none.
+
+        Each item is `{"input": …}` with any of `trigger`'s options beside it, but `debounce`. Raises what `trigger`
+        raises.
+        """
+        found = cast("Job[Any, Output]", self._environment.known_job(job))
+        asked = []
+        for number, item in enumerate(items):
+            if "debounce" in item:
+                raise InvalidInput(f'items[{number}] is {{"input": …}} with options of trigger, not {item!r}')
+            options = {name: value for name, value in item.items() if name != "input"}
+            asked.append(self._asked(found, item.get("input"), **options))
+        try:
+            triggered = await self._store.write(operations.trigger_many(asked))
+        except ConstraintViolated as error:
+            raise Conflict("a run of one of these keys is pending already, so none of these runs was stored") from error
+        handles: list[RunHandle[Output]] = []
+        for one, result in zip(asked, triggered, strict=True):
+            assert result.disposition is not None
+            await self._tell_of_trigger(one, result)
+            handles.append(RunHandle(cast("Control", self), found, result.run_id, result.disposition))
+        return handles
+
+    async def trigger_and_wait(
+        self,
+        job: Job[Input, Output] | str,
+        input: Any = None,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        **options: Any,
+    ) -> Output:
+        """Trigger, wait for the end, and give the output. `options` are those of `trigger`.
+
+        Raises what `trigger` raises, `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds
+        (the run goes on).
+        """
+        found = cast("Job[Any, Output]", self._environment.known_job(job))
+        handle = await self.trigger(found, input, **options)
+        return await self.output_of(handle.id, found, timeout, on_progress=on_progress, on_log=on_log)
+
+    async def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal to a run: to its next `step.wait_for_signal(name)`, now or later. Stored when this returns.
+
+        Raises `NotFound`, `Conflict` for a terminal run, and `NotSerializable`.
+        """
+        check_text(name, "a signal's name")
+        try:
+            text = codec.store(payload, self._codec)[0]
+        except NotSerializable as error:
+            raise NotSerializable(f"the payload of signal {name!r} cannot be stored: {error}") from None
+        request_id, now = self._make_id(), self._clock.now()
+        signalled = await self._store.write(operations.signal(run_id, name, text, request_id, now))
+        if not signalled.stored:
+            if signalled.status is None:
+                raise no_run(run_id)
+            raise Conflict(f"run {run_id} is {signalled.status}, so it waits for no signal any more")
+        self._notify(RUNNABLE, WAITS)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _asked(
+        self,
+        job: Job[Any, Any],
+        input: Any,
+        *,
+        idempotency_key: str | None = None,
+        concurrency_key: str | None = None,
+        coalesce: Coalesce | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        delay: Duration | None = None,
+        run_at: datetime.datetime | None = None,
+        debounce: Debounce | Duration | None = None,
+    ) -> Trigger:
+        text = job.encode_input(input, self._codec)
+        now = self._clock.now()
+        moment = None if delay is None and run_at is None else due_at(delay, run_at, now)
+        checked = checked_labels(labels) if labels else {}
+        if idempotency_key is not None:
+            check_text(idempotency_key, "an idempotency key")
+        if priority != 0 or type(priority) is not int:
+            check_priority(priority)
+        asked = Trigger(self._make_id(), job.name, text, checked, now, idempotency_key, priority, moment)
+        if concurrency_key is None:
+            for name, value in (("coalesce", coalesce), ("debounce", debounce)):
+                if value is not None:
+                    raise InvalidInput(f"{name} needs a concurrency_key, which says which runs belong together")
+            return asked
+        check_text(concurrency_key, "a concurrency key")
+        if coalesce not in _COALESCE:
+            raise InvalidInput(f'coalesce is None, "skip", "replace" or "queue", not {coalesce!r}')
+        asked = asked._replace(
+            concurrency_key=concurrency_key, per_key=job.options.max_concurrent_per_key, coalesce=coalesce
+        )
+        if debounce is None:
+            return asked
+        if coalesce is not None or moment is not None:
+            raise InvalidInput("debounce decides by itself what is replaced and when: no coalesce, delay or run_at")
+        policy = debounce if isinstance(debounce, Debounce) else Debounce(debounce)
+        longest = policy.max_delay
+        return asked._replace(
+            coalesce="replace",
+            debounce=True,
+            run_at=now + milliseconds_of(policy.delay, "delay"),
+            longest_wait=None if longest is None else milliseconds_of(longest, "max_delay"),
+        )
+
+    def _conflict(self, pending: str, asked: Trigger) -> Conflict:
+        return Conflict(
+            f"run {pending} of job {asked.job_name!r} and key {asked.concurrency_key!r} is pending already: "
+            'choose coalesce="skip", "replace" or "queue"'
+        )
+
+    async def _tell_of_trigger(self, asked: Trigger, triggered: Triggered) -> None:
+        if triggered.disposition == "created" and self._emitter.hears("run:trigger"):
+            assert triggered.seq is not None
+            value = self._codec.decode(asked.input)
+            self._emitter.emit(
+                entry_event(
+                    "run:trigger",
+                    triggered.seq,
+                    1,
+                    asked.run_id,
+                    asked.job_name,
+                    asked.labels,
+                    None,
+                    None,
+                    None,
+                    asked.now,
+                    value,
+                )
+            )
+        elif triggered.seq is not None and triggered.disposition == "coalesced":
+            await self._tell_of(triggered.run_id, "run:coalesced", triggered.seq)
+        if triggered.disposition != "idempotent":
+            self._notify(RUNNABLE)

@@ -1,0 +1,65 @@
+"""What an engine, its worker and its executions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from durably_web.clock import Clock
+from durably_web.codec import Codec
+from durably_web.emitter import Emitter
+from durably_web.errors import NotFound
+from durably_web.jobs import Job
+from durably_web.store import operations
+from durably_web.store.store import Store
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from durably_web.store.rows import Lease
+
+
+class Hooks:
+    """Contexts that somebody wants executions to be in; `None` costs nothing."""
+
+    __slots__ = ("around_run", "around_step")
+
+    def __init__(self) -> None:
+        self.around_run: Callable[[Lease], AbstractContextManager[object]] | None = None
+        self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
+
+
+class Environment(NamedTuple):
+    """Everything that code outside of this package decides comes in here: the engine reads no other clock, makes no
+    other id, and draws from no other source of randomness. Durations are seconds."""
+
+    store: Store
+    clock: Clock
+    emitter: Emitter
+    codec: Codec
+    make_id: Callable[[], str]
+    random: Callable[[], float]
+    jobs: dict[str, Job[Any, Any]]
+    polling_interval: float
+    preserve_steps: bool
+    hooks: Hooks
+
+    async def tell_of_trigger(self, run_id: str) -> None:
+        """Tell those who listen in this process of a run that was just stored."""
+        if self.emitter.hears("run:trigger"):
+            page = await self.store.read(operations.read_events(run_id, 0, 1, self.codec))
+            for event in page.events:
+                self.emitter.emit(event)
+
+    def known_job(self, job: Job[Any, Any] | str) -> Job[Any, Any]:
+        """The registered job that is meant. Raises `NotFound`."""
+        if isinstance(job, str):
+            if job not in self.jobs:
+                known = ", ".join(sorted(self.jobs)) or "none"
+                raise NotFound(f"there is no job {job!r}; registered: {known}")
+            return self.jobs[job]
+        if not isinstance(job, Job):
+            raise TypeError(f"{job!r} is not a job: decorate the function with @job")
+        if self.jobs.get(job.name) is not job:
+            raise NotFound(f"job {job.name!r} is not registered here: pass it in jobs=, or call register")
+        return job

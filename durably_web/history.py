@@ -1,0 +1,60 @@
+"""What earlier executions of a run have stored, as a replay needs it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from durably_web import codec
+from durably_web.store.rows import StoredEntry
+
+
+class Tries(NamedTuple):
+    """`failed` tries of a step, and the moment of the next one."""
+
+    failed: int
+    until: int
+
+
+class Begun(NamedTuple):
+    """A wait that has begun, and when; `detail` says what for."""
+
+    detail: dict[str, Any]
+    at: int
+
+
+class History:
+    """Outcomes of steps, tries that failed, and waits that have begun, each by the step's key.
+
+    A failure counts until the run is retried. `run_tries` are the failures of the run itself since somebody asked
+    for it.
+    """
+
+    __slots__ = ("outcomes", "run_tries", "tries", "waits")
+
+    def __init__(self, entries: list[StoredEntry]) -> None:
+        self.outcomes: dict[str, StoredEntry] = {}
+        self.tries: dict[str, Tries] = {}
+        self.waits: dict[str, Begun] = {}
+        self.run_tries = 0
+        for entry in entries:
+            self._add(entry)
+
+    def _add(self, entry: StoredEntry) -> None:
+        key = entry.step_name
+        if entry.type == "run:retry":
+            self.outcomes = {name: stored for name, stored in self.outcomes.items() if stored.type == "step:complete"}
+            self.tries.clear()
+            # Those of a policy say which one they are; a user's request begins anew.
+            self.run_tries = 0 if entry.data is None else codec.decode(entry.data)["attempt"]
+        elif key is None or entry.type == "log:write":
+            return
+        elif entry.type == "step:complete":
+            self.outcomes[key] = entry
+        elif entry.type == "step:fail":
+            self.outcomes[key] = entry
+            self.waits.pop(key, None)
+        elif entry.type == "step:retry":
+            detail = codec.decode(entry.data or "{}")
+            self.tries[key] = Tries(detail["attempt"], detail["until"])
+        elif entry.type == "step:wait":
+            self.waits[key] = Begun(codec.decode(entry.data or "{}"), entry.created_at)

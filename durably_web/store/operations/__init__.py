@@ -1,0 +1,98 @@
+"""Every operation of the engine: arguments in, one batch and the reading of its outcome out.
+
+No operation reads a clock, makes an id, or decides in Python what the next statement is. Fences and
+conditions are in the SQL, beside the operation that uses it; the last statement tells what happened. Each is
+atomic and safe to send twice.
+"""
+
+from __future__ import annotations
+
+from durably_web.store.operations.claiming import (
+    Claimed,
+    JobLimits,
+    Ownership,
+    claim,
+    free_leases_of,
+    other_owners,
+    renew_leases,
+)
+from durably_web.store.operations.executing import (
+    ChildOutcome,
+    Entry,
+    OpenSignal,
+    child_outcome,
+    create_child,
+    finish_run,
+    open_signals,
+    release_run,
+    suspend_run,
+    take_signal,
+    write_entries,
+)
+from durably_web.store.operations.queueing import Signalled, pause, pause_job, resume, resume_job, signal
+from durably_web.store.operations.reading import (
+    EventPage,
+    Filter,
+    find_runs,
+    get_logs,
+    get_run,
+    get_runs,
+    get_steps,
+    read_events,
+    stats,
+)
+from durably_web.store.operations.requests import Copied, Outcome, cancel, delete_runs, fork, retrigger, retry
+from durably_web.store.operations.schema import apply_migration, create_schema_table, has_schema, schema_version
+from durably_web.store.operations.triggering import Coalesce, Trigger, Triggered, trigger, trigger_many
+
+__all__ = [
+    "ChildOutcome",
+    "Claimed",
+    "Coalesce",
+    "Copied",
+    "Entry",
+    "EventPage",
+    "Filter",
+    "JobLimits",
+    "OpenSignal",
+    "Outcome",
+    "Ownership",
+    "Signalled",
+    "Trigger",
+    "Triggered",
+    "apply_migration",
+    "cancel",
+    "child_outcome",
+    "claim",
+    "create_child",
+    "create_schema_table",
+    "delete_runs",
+    "find_runs",
+    "finish_run",
+    "fork",
+    "free_leases_of",
+    "get_logs",
+    "get_run",
+    "get_runs",
+    "get_steps",
+    "has_schema",
+    "open_signals",
+    "other_owners",
+    "pause",
+    "pause_job",
+    "read_events",
+    "release_run",
+    "renew_leases",
+    "resume",
+    "resume_job",
+    "retrigger",
+    "retry",
+    "schema_version",
+    "signal",
+    "stats",
+    "suspend_run",
+    "take_signal",
+    "trigger",
+    "trigger_many",
+    "write_entries",
+]

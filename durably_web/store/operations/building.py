@@ -1,0 +1,44 @@
+"""What operations are put together from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import LiteralString, TypeVar
+
+from durably_web.store.batch import Batch, Mode, Operation, Rows, Statement, Value
+
+T = TypeVar("T")
+
+ACTIVE: LiteralString = "status IN ('pending', 'leased', 'waiting')"
+TERMINAL: LiteralString = "status IN ('completed', 'failed', 'cancelled')"
+
+# May be claimed. In these words, so that SQLite finds the index of such runs.
+READY: LiteralString = "status = 'pending' AND wake_at IS NULL AND paused = 0 AND blocked = 0"
+
+# What a run has no more once it is not leased.
+NO_LEASE: LiteralString = "lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL"
+
+# The highest number of a run's journal, and one more; the run's id is to be given.
+NEXT_NUMBER: LiteralString = "(SELECT max(number) + 1 FROM durably_journal WHERE run_id = durably_runs.id)"
+
+# A request that comes a second time, however late, finds its own entry and makes no other; and what follows in the
+# batch is done only while that entry is the run's last.
+LAST_REQUEST: LiteralString = """
+(SELECT request_id FROM durably_journal WHERE run_id = durably_runs.id ORDER BY number DESC LIMIT 1)
+"""
+
+
+def operation(
+    name: str, mode: Mode, decode: Callable[[list[Rows]], T], *statements: tuple[LiteralString, tuple[Value, ...]]
+) -> Operation[T]:
+    return Operation(name, Batch(mode, tuple([Statement(*statement) for statement in statements])), decode)
+
+
+def nothing(_results: list[Rows]) -> None:
+    return None
+
+
+def texts(values: Iterable[str]) -> str:
+    """Texts as one parameter, for `json_each`."""
+    return json.dumps(list(values))

@@ -1,0 +1,291 @@
+"""Leases: who may execute which run, and for how long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, LiteralString, NamedTuple, cast
+
+from durably_web.records import Status
+from durably_web.store import rows
+from durably_web.store.batch import Operation, Rows, Value
+from durably_web.store.operations.building import ACTIVE, NO_LEASE, READY, nothing, operation, texts
+from durably_web.store.rows import Lease, StoredEntry
+
+# A lease that ends like this was not given back: its worker died, or slept. What the run has stored since the claim
+# tells whether it got anywhere.
+_CRASHED: LiteralString = """
+crashes = 1 + CASE WHEN EXISTS (
+    SELECT 1 FROM durably_journal j
+    WHERE j.run_id = durably_runs.id AND j.generation = durably_runs.generation AND j.type LIKE 'step:%'
+) THEN 0 ELSE crashes END
+"""
+
+FREE_EXPIRED: LiteralString = f"""
+UPDATE durably_runs SET status = 'pending', {_CRASHED}, {NO_LEASE}
+WHERE status = 'leased' AND lease_expires_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
+"""
+
+FREE_LEASES_OF: LiteralString = f"""
+UPDATE durably_runs SET status = 'pending', {_CRASHED}, {NO_LEASE}
+WHERE status = 'leased' AND lease_owner IN (SELECT value FROM json_each(?))
+"""
+
+# All whose time has come, whatever they wait for.
+WAKE_DUE: LiteralString = "UPDATE durably_runs SET status = 'pending', wake_at = NULL WHERE wake_at <= ?"
+
+_LEASE: LiteralString = """
+UPDATE durably_runs
+SET status = 'leased', generation = generation + 1, attempt = attempt + 1,
+    lease_owner = ?, lease_token = ?, lease_expires_at = ?, started_at = coalesce(started_at, ?)
+"""
+
+# The token makes a second send find the leases of the first instead of taking more.
+_NOT_YET: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_runs WHERE status = 'leased' AND lease_token = ?)"
+
+# Job by job, so that the index leads to the first of each, and nothing else is looked at.
+CLAIM: LiteralString = f"""
+{_LEASE}
+WHERE id IN (
+    SELECT r.id FROM json_each(?) AS job CROSS JOIN durably_runs r
+    WHERE job.value NOT IN (SELECT job_name FROM durably_paused_jobs) AND r.id IN (
+        SELECT id FROM durably_runs
+        WHERE job_name = job.value AND {READY} AND concurrency_key IS NULL
+          AND id NOT IN (SELECT value FROM json_each(?))
+        ORDER BY priority DESC, run_at, id LIMIT ?
+    )
+    ORDER BY r.priority DESC, r.run_at, r.id LIMIT ?
+)
+AND {_NOT_YET}
+"""
+
+# The same for one run, with every limit there is; sent once for each run that is wanted, so that each sees what the
+# one before took. The tokens are numbered for that.
+CLAIM_ONE: LiteralString = f"""
+WITH jobs AS MATERIALIZED (
+    SELECT json_extract(value, '$.name') AS name, json_extract(value, '$.perKey') AS per_key,
+           json_extract(value, '$.rate') AS rate, json_extract(value, '$.period') AS period,
+           json_extract(value, '$.ratePerKey') AS rate_per_key
+    FROM json_each(?)
+    WHERE json_extract(value, '$.name') NOT IN (SELECT job_name FROM durably_paused_jobs)
+      AND (json_extract(value, '$.runs') IS NULL OR json_extract(value, '$.runs') > (
+        SELECT count(*) FROM durably_runs WHERE status = 'leased' AND job_name = json_extract(value, '$.name')))
+)
+{_LEASE}, holds_key = (concurrency_key IS NOT NULL)
+WHERE id IN (
+    SELECT r.id FROM jobs CROSS JOIN durably_runs r
+    WHERE r.id = (
+        SELECT id FROM durably_runs c
+        WHERE job_name = jobs.name AND {READY} AND id NOT IN (SELECT value FROM json_each(?))
+          AND (concurrency_key IS NULL OR holds_key = 1 OR jobs.per_key > (
+            SELECT count(*) FROM durably_runs h WHERE h.concurrency_key = c.concurrency_key AND h.holds_key = 1))
+          AND (jobs.rate IS NULL OR generation > 0 OR jobs.rate > (
+            SELECT count(*) FROM durably_starts s
+            WHERE s.job_name = jobs.name AND s.started_at > ? - jobs.period
+              AND s.concurrency_key = CASE WHEN jobs.rate_per_key THEN coalesce(c.concurrency_key, '') ELSE '' END))
+        ORDER BY priority DESC, run_at, id LIMIT 1
+    )
+    ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
+)
+AND {_NOT_YET}
+"""
+
+INSERT_STARTS: LiteralString = """
+INSERT INTO durably_starts (job_name, concurrency_key, started_at, run_id)
+SELECT r.job_name,
+       CASE WHEN json_extract(job.value, '$.ratePerKey') THEN coalesce(r.concurrency_key, '') ELSE '' END, ?, r.id
+FROM durably_runs r JOIN json_each(?) AS job ON json_extract(job.value, '$.name') = r.job_name
+WHERE r.status = 'leased' AND r.lease_token = ? AND r.generation = 1 AND json_extract(job.value, '$.rate') IS NOT NULL
+ON CONFLICT DO NOTHING
+"""
+
+DELETE_STARTS: LiteralString = "DELETE FROM durably_starts WHERE job_name = ? AND started_at <= ?"
+
+_MINE: LiteralString = "status = 'leased' AND lease_token IN (SELECT value FROM json_each(?))"
+
+INSERT_LEASED_ENTRIES: LiteralString = f"""
+INSERT INTO durably_journal (run_id, number, generation, type, data, created_at)
+SELECT r.id, (SELECT max(number) + 1 FROM durably_journal WHERE run_id = r.id), r.generation, 'run:leased',
+       json_object('workerId', r.lease_owner, 'attempt', r.attempt), ?
+FROM durably_runs r
+WHERE {_MINE} AND NOT EXISTS (
+    SELECT 1 FROM durably_journal j
+    WHERE j.run_id = r.id AND j.generation = r.generation AND j.type = 'run:leased'
+)
+"""
+
+SELECT_CLAIMED: LiteralString = f"""
+SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_at, r.crashes, r.parent_run_id,
+       r.concurrency_key,
+       (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
+       (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq
+FROM durably_runs r WHERE {_MINE}
+ORDER BY r.priority DESC, r.run_at, r.id
+"""
+
+# What a replay needs, in one range scan for each run. Not a join: ordered by run, SQLite would walk through every
+# run there ever was to spare itself a sort.
+SELECT_CLAIMED_ENTRIES: LiteralString = f"""
+SELECT run_id, type, step_name, data, created_at FROM durably_journal
+WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR forked_from IS NOT NULL))
+  AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry')
+ORDER BY run_id, number
+"""
+
+# (the moment when the next run becomes due by time, whether there are runs with a concurrency key)
+SELECT_NEXT: LiteralString = f"""
+SELECT (SELECT min(wake_at) FROM durably_runs WHERE wake_at IS NOT NULL),
+       EXISTS (SELECT 1 FROM durably_runs WHERE concurrency_key IS NOT NULL AND {ACTIVE})
+"""
+
+# The moment when the first of the starts that count now counts no more, for jobs with runs that may wait for it.
+SELECT_NEXT_START: LiteralString = f"""
+SELECT min(s.started_at + json_extract(job.value, '$.period'))
+FROM json_each(?) AS job JOIN durably_starts s ON s.job_name = json_extract(job.value, '$.name')
+WHERE s.started_at > ? - json_extract(job.value, '$.period')
+  AND EXISTS (SELECT 1 FROM durably_runs WHERE job_name = s.job_name AND {READY})
+"""
+
+RENEW_LEASES: LiteralString = """
+UPDATE durably_runs SET lease_expires_at = ?
+WHERE status = 'leased' AND (id, generation) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)
+)
+"""
+
+SELECT_OWNERSHIP: LiteralString = """
+SELECT id, generation, status, paused FROM durably_runs
+WHERE id IN (SELECT json_extract(value, '$[0]') FROM json_each(?))
+"""
+
+SELECT_OTHER_OWNERS: LiteralString = """
+SELECT DISTINCT lease_owner FROM durably_runs WHERE status = 'leased' AND lease_owner <> ?
+"""
+
+
+class JobLimits(NamedTuple):
+    """What a job allows: how many runs at once, of one key, and begun within `period` milliseconds."""
+
+    name: str
+    runs: int | None = None
+    per_key: int = 1
+    rate: int | None = None
+    period: int | None = None
+    rate_per_key: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """There is nothing to count, but for runs with a key."""
+        return self.runs is None and self.rate is None
+
+    def to_json(self) -> dict[str, Value]:
+        return {
+            "name": self.name,
+            "runs": self.runs,
+            "perKey": self.per_key,
+            "rate": self.rate,
+            "period": self.period,
+            "ratePerKey": self.rate_per_key,
+        }
+
+
+class Claimed(NamedTuple):
+    """`next_at` is when there may be more by time alone; `keyed` tells of runs that only a claim `by_limits` takes."""
+
+    leases: list[Lease]
+    next_at: int | None
+    keyed: bool
+
+
+def claim(
+    *,
+    owner: str,
+    token: str,
+    jobs: Sequence[JobLimits],
+    limit: int,
+    executing: Iterable[str],
+    now: int,
+    expires_at: int,
+    by_limits: bool = False,
+) -> Operation[Claimed]:
+    """Lease up to `limit` runs that are due, and read what is stored of them.
+
+    Leases that have expired are freed first, but not those of runs that this worker is `executing` itself;
+    and none of those is leased a second time, while its earlier execution comes to an end. Runs with a concurrency
+    key, and jobs with limits, are claimed right only `by_limits`.
+    """
+    own = texts(executing)
+    lease = (owner, token, expires_at, now)
+    statements: list[tuple[LiteralString, tuple[Value, ...]]] = [(FREE_EXPIRED, (now, own)), (WAKE_DUE, (now,))]
+    rated = json.dumps([job.to_json() for job in jobs if job.rate is not None])
+    if by_limits:
+        limits = json.dumps([job.to_json() for job in jobs])
+        tokens = [f"{token}-{number}" for number in range(limit)]
+        statements += [(DELETE_STARTS, (job.name, now - job.period)) for job in jobs if job.period is not None]
+        for one in tokens:
+            lease = (owner, one, expires_at, now)
+            statements.append((CLAIM_ONE, (limits, *lease, own, now, one)))
+            if rated != "[]":
+                statements.append((INSERT_STARTS, (now, rated, one)))
+    else:
+        tokens = [token]
+        names = texts(job.name for job in jobs)
+        statements.append((CLAIM, (*lease, names, own, limit, limit, token)))
+    mine = texts(tokens)
+    statements += [
+        (INSERT_LEASED_ENTRIES, (now, mine)),
+        (SELECT_CLAIMED, (mine,)),
+        (SELECT_CLAIMED_ENTRIES, (mine,)),
+        (SELECT_NEXT, ()),
+    ]
+    if rated != "[]":
+        statements.append((SELECT_NEXT_START, (rated, now)))
+    position = -5 if rated != "[]" else -4
+
+    def decode(results: list[Rows]) -> Claimed:
+        _, found, stored, following, *starting = results[position:]
+        entries: dict[str, list[StoredEntry]] = {}
+        for run_id, *entry in cast("list[tuple[Any, ...]]", stored):
+            entries.setdefault(run_id, []).append(StoredEntry(*entry))
+        leases = [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in found]
+        moments = [cast(int, rows_[0][0]) for rows_ in (following, *starting) if rows_[0][0] is not None]
+        return Claimed(leases, min(moments, default=None), bool(following[0][1]))
+
+    return operation("claim", "write", decode, *statements)
+
+
+class Ownership(NamedTuple):
+    run_id: str
+    generation: int
+    status: Status
+    paused: bool
+
+
+def renew_leases(leases: Sequence[tuple[str, int]], expires_at: int) -> Operation[list[Ownership]]:
+    """Keep the leases on these `(run id, generation)`; tells what each run is at now."""
+    held = json.dumps(leases)
+    return operation(
+        "renew_leases",
+        "write",
+        lambda results: [
+            Ownership(run_id, generation, status, bool(paused))
+            for run_id, generation, status, paused in cast("list[tuple[Any, ...]]", results[-1])
+        ],
+        (RENEW_LEASES, (expires_at, held)),
+        (SELECT_OWNERSHIP, (held,)),
+    )
+
+
+def other_owners(owner: str) -> Operation[list[str]]:
+    """The workers that hold a lease, without `owner`."""
+    return operation(
+        "other_owners",
+        "read",
+        lambda results: [cast(str, row[0]) for row in results[0]],
+        (SELECT_OTHER_OWNERS, (owner,)),
+    )
+
+
+def free_leases_of(owners: Iterable[str]) -> Operation[None]:
+    """Free every lease of workers that are known to be dead."""
+    return operation("free_leases_of", "write", nothing, (FREE_LEASES_OF, (texts(owners),)))

@@ -1,0 +1,114 @@
+"""What decides when a run goes on, but for time: pauses and signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, LiteralString, NamedTuple, cast
+
+from durably_web.records import Status
+from durably_web.store.batch import Operation, Rows
+from durably_web.store.operations.building import ACTIVE, nothing, operation, texts
+
+_ASKED: LiteralString = "(SELECT value FROM json_each(?))"
+
+# A paused run that has not begun lets the next of its key pass.
+UNBLOCK_BEHIND_PAUSED: LiteralString = f"""
+UPDATE durably_runs SET blocked = 0
+WHERE id IN (
+    SELECT (SELECT n.id FROM durably_runs n
+            WHERE n.concurrency_key = c.concurrency_key AND n.job_name = c.job_name AND n.blocked = 1
+              AND n.status IN ('pending', 'leased', 'waiting') AND n.paused = 0 AND n.id NOT IN {_ASKED}
+            ORDER BY n.priority DESC, n.run_at, n.id LIMIT 1)
+    FROM durably_runs c
+    WHERE c.id IN {_ASKED} AND c.concurrency_key IS NOT NULL AND c.blocked = 0 AND c.paused = 0
+      AND c.status = 'pending' AND c.holds_key = 0
+)
+"""
+
+PAUSE_RUNS: LiteralString = f"UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE}"
+
+# It may have lost its place behind others of its key: whether one of them holds the key, its claim will see.
+RESUME_RUNS: LiteralString = f"""
+UPDATE durably_runs SET paused = 0, blocked = 0 WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1
+"""
+
+SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
+
+PAUSE_JOB: LiteralString = "INSERT INTO durably_paused_jobs (job_name) VALUES (?) ON CONFLICT DO NOTHING"
+RESUME_JOB: LiteralString = "DELETE FROM durably_paused_jobs WHERE job_name = ?"
+
+INSERT_SIGNAL: LiteralString = f"""
+INSERT INTO durably_signals (run_id, number, name, payload, created_at, request_id)
+SELECT id, (SELECT coalesce(max(s.number), 0) + 1 FROM durably_signals s WHERE s.run_id = durably_runs.id), ?, ?, ?, ?
+FROM durably_runs
+WHERE id = ? AND {ACTIVE}
+  AND NOT EXISTS (SELECT 1 FROM durably_signals s WHERE s.run_id = durably_runs.id AND s.request_id = ?)
+"""
+
+# Only while nobody has taken it: a second send wakes nobody in vain.
+WAKE_FOR_SIGNAL: LiteralString = """
+UPDATE durably_runs SET status = 'pending', wake_at = NULL
+WHERE id = ? AND status = 'waiting' AND EXISTS (
+    SELECT 1 FROM durably_signals WHERE run_id = ? AND request_id = ? AND step_name IS NULL)
+"""
+
+SELECT_SIGNAL_OUTCOME: LiteralString = """
+SELECT (SELECT status FROM durably_runs WHERE id = ?),
+       (SELECT number FROM durably_signals WHERE run_id = ? AND request_id = ?)
+"""
+
+
+def _statuses(results: list[Rows]) -> dict[str, Status]:
+    return dict(cast("list[tuple[str, Status]]", results[-1]))
+
+
+def pause(run_ids: Sequence[str]) -> Operation[dict[str, Status]]:
+    """Let nobody claim those of these runs that are not terminal. Gives the status of each that exists."""
+    asked = texts(run_ids)
+    return operation(
+        "pause",
+        "write",
+        _statuses,
+        (UNBLOCK_BEHIND_PAUSED, (asked, asked)),
+        (PAUSE_RUNS, (asked,)),
+        (SELECT_STATUSES, (asked,)),
+    )
+
+
+def resume(run_ids: Sequence[str]) -> Operation[dict[str, Status]]:
+    """Let these runs be claimed again. Gives the status of each that exists."""
+    asked = texts(run_ids)
+    return operation("resume", "write", _statuses, (RESUME_RUNS, (asked,)), (SELECT_STATUSES, (asked,)))
+
+
+def pause_job(job_name: str) -> Operation[None]:
+    """Let nobody claim a run of this job."""
+    return operation("pause_job", "write", nothing, (PAUSE_JOB, (job_name,)))
+
+
+def resume_job(job_name: str) -> Operation[None]:
+    return operation("resume_job", "write", nothing, (RESUME_JOB, (job_name,)))
+
+
+class Signalled(NamedTuple):
+    """The run's status (`None`: no such run), and whether the signal is stored."""
+
+    status: Status | None
+    stored: bool
+
+
+def signal(run_id: str, name: str, payload: str, request_id: str, now: int) -> Operation[Signalled]:
+    """Store a signal for a run that is not terminal, and wake it if it waits."""
+
+    def decode(results: list[Rows]) -> Signalled:
+        status, number = cast("tuple[Any, Any]", results[-1][0])
+        return Signalled(status, number is not None)
+
+    return operation(
+        "signal",
+        "write",
+        decode,
+        (INSERT_SIGNAL, (name, payload, now, request_id, run_id, request_id)),
+        (WAKE_FOR_SIGNAL, (run_id, run_id, request_id)),
+        (SELECT_SIGNAL_OUTCOME, (run_id, run_id, request_id)),
+    )

@@ -1,0 +1,251 @@
+"""What a user asks of runs that exist. Each carries its `request_id`, by which a second send finds the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import LiteralString, NamedTuple, cast
+
+from durably_web.records import Status
+from durably_web.store.batch import Operation, Rows
+from durably_web.store.operations.building import (
+    ACTIVE,
+    LAST_REQUEST,
+    NEXT_NUMBER,
+    NO_LEASE,
+    TERMINAL,
+    operation,
+    texts,
+)
+from durably_web.store.operations.triggering import INSERT_LABELS, INSERT_TRIGGER_ENTRY
+
+_ASKED: LiteralString = "(SELECT value FROM json_each(?))"
+
+_NOT_YET: LiteralString = """
+NOT EXISTS (SELECT 1 FROM durably_journal j WHERE j.request_id = ? AND j.run_id = durably_runs.id)
+"""
+
+# The runs that are asked for, and all that they have started, and what those have.
+_WITH_FAMILY: LiteralString = """
+WITH RECURSIVE family (id) AS (
+    SELECT value FROM json_each(?)
+    UNION SELECT r.id FROM durably_runs r JOIN family ON r.parent_run_id = family.id
+)
+"""
+_FAMILY: LiteralString = "(SELECT id FROM family)"
+
+_NEXT_OF_KEY: LiteralString = """
+SELECT n.id FROM durably_runs n
+WHERE n.concurrency_key = c.concurrency_key AND n.job_name = c.job_name AND n.blocked = 1
+  AND n.status IN ('pending', 'leased', 'waiting') AND n.paused = 0
+"""
+
+# These two are sent first, while the runs are not yet cancelled: a second send finds nothing to do.
+UNBLOCK_BEHIND: LiteralString = f"""
+{_WITH_FAMILY}
+UPDATE durably_runs SET blocked = 0
+WHERE id IN (
+    SELECT ({_NEXT_OF_KEY} AND n.id NOT IN {_FAMILY} ORDER BY n.priority DESC, n.run_at, n.id LIMIT 1)
+    FROM durably_runs c
+    WHERE c.id IN {_FAMILY} AND c.concurrency_key IS NOT NULL AND c.blocked = 0
+      AND c.status IN ('pending', 'leased', 'waiting')
+)
+"""
+
+WAKE_PARENTS: LiteralString = f"""
+{_WITH_FAMILY}
+UPDATE durably_runs SET status = 'pending', wake_at = NULL
+WHERE status = 'waiting' AND id IN (
+    SELECT parent_run_id FROM durably_runs WHERE id IN {_FAMILY} AND {ACTIVE} AND parent_run_id IS NOT NULL
+)
+"""
+
+INSERT_CANCEL_ENTRIES: LiteralString = f"""
+{_WITH_FAMILY}
+INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
+SELECT id, {NEXT_NUMBER}, generation, 'run:cancel', ?, ? FROM durably_runs
+WHERE id IN {_FAMILY} AND {ACTIVE} AND {_NOT_YET}
+"""
+
+_REQUESTED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_id = ?)"
+
+CANCEL_RUNS: LiteralString = f"""
+UPDATE durably_runs
+SET status = 'cancelled', completed_at = ?, wake_at = NULL, holds_key = 0, blocked = 0, {NO_LEASE}
+WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ?
+"""
+
+INSERT_RETRY_ENTRIES: LiteralString = f"""
+INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
+SELECT id, {NEXT_NUMBER}, generation, 'run:retry', ?, ? FROM durably_runs
+WHERE id IN {_ASKED} AND status IN ('failed', 'cancelled') AND {_NOT_YET}
+"""
+
+# A time-out of the run, and the count of dead workers, begin anew.
+RETRY_RUNS: LiteralString = f"""
+UPDATE durably_runs SET status = 'pending', error = NULL, started_at = NULL, completed_at = NULL, crashes = 0
+WHERE id IN {_REQUESTED} AND status IN ('failed', 'cancelled') AND {LAST_REQUEST} = ?
+"""
+
+_DELETABLE: LiteralString = f"{TERMINAL} AND completed_at <= ?"
+
+INSERT_DELETE_ENTRIES: LiteralString = f"""
+INSERT INTO durably_journal (run_id, number, generation, type, data, created_at, request_id)
+SELECT id, {NEXT_NUMBER}, generation, 'run:delete', json_object('jobName', job_name, 'labels', json(labels)), ?, ?
+FROM durably_runs WHERE id IN {_ASKED} AND {_DELETABLE}
+"""
+
+DELETE_LABELS: LiteralString = f"""
+DELETE FROM durably_labels WHERE (key, value, run_id) IN (
+    SELECT label.key, label.value, r.id FROM durably_runs r, json_each(r.labels) AS label
+    WHERE r.id IN {_ASKED} AND r.{_DELETABLE}
+)
+"""
+
+DELETE_RUNS: LiteralString = f"DELETE FROM durably_runs WHERE id IN {_ASKED} AND {_DELETABLE}"
+
+DELETE_SIGNALS: LiteralString = f"""
+DELETE FROM durably_signals
+WHERE run_id IN {_ASKED} AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
+"""
+
+DELETE_JOURNALS: LiteralString = f"""
+DELETE FROM durably_journal
+WHERE run_id IN {_ASKED} AND type <> 'run:delete' AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
+"""
+
+SELECT_CHANGED: LiteralString = "SELECT run_id, seq FROM durably_journal WHERE request_id = ? ORDER BY seq"
+SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
+
+INSERT_RUN_LIKE: LiteralString = f"""
+INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at)
+SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?
+FROM durably_runs WHERE id = ? AND {TERMINAL}
+ON CONFLICT DO NOTHING
+"""
+
+INSERT_FORK: LiteralString = """
+INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at, forked_from)
+SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?, id
+FROM durably_runs WHERE id = ? AND (? IS NULL OR EXISTS (
+    SELECT 1 FROM durably_journal j WHERE j.run_id = durably_runs.id AND j.step_name = ? AND j.type LIKE 'step:%'))
+ON CONFLICT DO NOTHING
+"""
+
+# Once, while the new run has nothing but its trigger.
+COPY_RESULTS: LiteralString = """
+INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at)
+SELECT ?, 1 + row_number() OVER (ORDER BY number), 0, type, step_name, data, started_at, created_at
+FROM durably_journal
+WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL
+  AND number < coalesce((SELECT min(j.number) FROM durably_journal j
+                         WHERE j.run_id = ? AND j.step_name = ? AND j.type LIKE 'step:%'), 9e18)
+  AND (SELECT max(j.number) FROM durably_journal j WHERE j.run_id = ?) = 1
+ON CONFLICT DO NOTHING
+"""
+
+SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
+
+
+class Outcome(NamedTuple):
+    """What a request came to: the runs it changed, each with the seq of its entry, and the status of each that
+    was asked for and exists."""
+
+    changed: dict[str, int]
+    statuses: dict[str, Status]
+
+
+def _outcome(results: list[Rows]) -> Outcome:
+    changed, statuses = results[-2:]
+    return Outcome(dict(cast("list[tuple[str, int]]", changed)), dict(cast("list[tuple[str, Status]]", statuses)))
+
+
+def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
+    """End those of these runs that are not terminal, and all that they have started.
+
+    Their owners' next writes find the lease lost.
+    """
+    asked = texts(run_ids)
+    return operation(
+        "cancel",
+        "write",
+        _outcome,
+        (UNBLOCK_BEHIND, (asked,)),
+        (WAKE_PARENTS, (asked,)),
+        (INSERT_CANCEL_ENTRIES, (asked, now, request_id, request_id)),
+        (CANCEL_RUNS, (now, request_id, request_id)),
+        (SELECT_CHANGED, (request_id,)),
+        (SELECT_STATUSES, (asked,)),
+    )
+
+
+def retry(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
+    """Make those of these runs pending again that failed or were cancelled; their stored results stay."""
+    asked = texts(run_ids)
+    return operation(
+        "retry",
+        "write",
+        _outcome,
+        (INSERT_RETRY_ENTRIES, (now, request_id, asked, request_id)),
+        (RETRY_RUNS, (request_id, request_id)),
+        (SELECT_CHANGED, (request_id,)),
+        (SELECT_STATUSES, (asked,)),
+    )
+
+
+def delete_runs(
+    run_ids: Sequence[str], request_id: str, now: int, ended_before: int | None = None
+) -> Operation[Outcome]:
+    """Delete those of these runs that are terminal, with all that is stored of them but one entry that tells of it."""
+    asked, limit = texts(run_ids), 2**53 if ended_before is None else ended_before
+    return operation(
+        "delete_runs",
+        "write",
+        _outcome,
+        (INSERT_DELETE_ENTRIES, (now, request_id, asked, limit)),
+        (DELETE_LABELS, (asked, limit)),
+        (DELETE_RUNS, (asked, limit)),
+        (DELETE_SIGNALS, (asked,)),
+        (DELETE_JOURNALS, (asked,)),
+        (SELECT_CHANGED, (request_id,)),
+        (SELECT_STATUSES, (asked,)),
+    )
+
+
+class Copied(NamedTuple):
+    """`seq` is that of the new run's first entry, `None` when there is none; `status` is that of the run it was to
+    be like, `None` when that does not exist."""
+
+    seq: int | None
+    status: Status | None
+
+
+def _copied(results: list[Rows]) -> Copied:
+    entry, status = results[2], results[-1]
+    return Copied(cast(int, entry[0][0]) if entry else None, cast("Status | None", status[0][0]) if status else None)
+
+
+def retrigger(run_id: str, source_id: str, now: int) -> Operation[Copied]:
+    """Store a new run with the input, labels, key and priority of a terminal one."""
+    return operation(
+        "retrigger",
+        "write",
+        _copied,
+        (INSERT_RUN_LIKE, (run_id, now, source_id)),
+        (INSERT_LABELS, (run_id,)),
+        (INSERT_TRIGGER_ENTRY, (run_id,)),
+        (SELECT_STATUS, (source_id,)),
+    )
+
+
+def fork(run_id: str, source_id: str, from_step: str | None, now: int) -> Operation[Copied]:
+    """Store a new run like another, with the results that it had before the first entry of `from_step`."""
+    return operation(
+        "fork",
+        "write",
+        _copied,
+        (INSERT_FORK, (run_id, now, source_id, from_step, from_step)),
+        (INSERT_LABELS, (run_id,)),
+        (INSERT_TRIGGER_ENTRY, (run_id,)),
+        (COPY_RESULTS, (run_id, source_id, source_id, from_step, run_id)),
+        (SELECT_STATUS, (source_id,)),
+    )

@@ -1,0 +1,234 @@
+"""Asking for runs, and which of them a concurrency key lets come into being."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, LiteralString, NamedTuple, cast
+
+from durably_web.records import Disposition
+from durably_web.store.batch import Operation, Rows, Value
+from durably_web.store.operations.building import ACTIVE, LAST_REQUEST, NEXT_NUMBER, operation
+
+Coalesce = Literal["skip", "replace", "queue"]
+
+# A limit that is none, as a number that the database can compare.
+_NEVER = 2**53
+
+INSERT_RUN: LiteralString = """
+INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at)
+VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+"""
+
+INSERT_LABELS: LiteralString = """
+INSERT INTO durably_labels (key, value, run_id)
+SELECT label.key, label.value, r.id FROM durably_runs r, json_each(r.labels) AS label WHERE r.id = ?
+ON CONFLICT DO NOTHING
+"""
+
+# Gives its seq on every send, and no row when there is no such run.
+INSERT_TRIGGER_ENTRY: LiteralString = """
+INSERT INTO durably_journal (run_id, number, generation, type, created_at)
+SELECT id, 1, 0, 'run:trigger', created_at FROM durably_runs WHERE id = ?
+ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
+RETURNING seq
+"""
+
+SELECT_BY_IDEMPOTENCY_KEY: LiteralString = """
+SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
+"""
+
+# The run of a key and job that is pending and has never begun; the next to begin, if there are several.
+_PENDING: LiteralString = f"""
+(SELECT id FROM durably_runs
+ WHERE concurrency_key = ? AND job_name = ? AND {ACTIVE} AND status = 'pending' AND generation = 0
+ ORDER BY blocked, priority DESC, run_at, id LIMIT 1)
+"""
+
+# Whether a new run of a key and job would stand behind others: those that have begun, or may begin before it.
+BLOCKED: LiteralString = f"""
+(? IS NULL AND (SELECT count(*) FROM durably_runs
+  WHERE concurrency_key = ? AND job_name = ? AND {ACTIVE} AND blocked = 0
+    AND (holds_key = 1 OR (wake_at IS NULL AND paused = 0))) >= ?)
+"""
+
+# The request's id is that of the run it would have made: by it a second send finds this entry.
+INSERT_COALESCED_ENTRY: LiteralString = f"""
+INSERT INTO durably_journal (run_id, number, generation, type, data, created_at, request_id)
+SELECT id, {NEXT_NUMBER}, generation, 'run:coalesced', ?, ?, ? FROM durably_runs
+WHERE id = {_PENDING}
+  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE id = ?)
+  AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)
+  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND idempotency_key = ?)
+"""
+
+_COALESCED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_id = ? AND type = 'run:coalesced')"
+
+REPLACE_INPUT: LiteralString = f"""
+UPDATE durably_runs SET input = ?
+WHERE id = {_COALESCED} AND status = 'pending' AND generation = 0 AND {LAST_REQUEST} = ?
+"""
+
+# Put off again, but not beyond what the first of the burst may wait.
+PUT_OFF: LiteralString = f"""
+UPDATE durably_runs SET input = ?, run_at = min(?, created_at + ?), wake_at = min(?, created_at + ?)
+WHERE id = {_COALESCED} AND status = 'pending' AND generation = 0 AND {LAST_REQUEST} = ?
+"""
+
+# Breaks the schema's list of statuses, and with it the whole transaction, where a run of the key is pending.
+REFUSE: LiteralString = f"""
+INSERT INTO durably_runs (id, job_name, status, input, labels, created_at)
+SELECT ?, ?, 'refused', '', '', 0
+WHERE EXISTS {_PENDING}
+  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE id = ?)
+  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND idempotency_key = ?)
+"""
+
+INSERT_KEYED_RUN: LiteralString = f"""
+INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at,
+                          concurrency_key, blocked)
+SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}
+WHERE (? = 'queue' OR NOT EXISTS {_PENDING})
+  AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)
+ON CONFLICT DO NOTHING
+"""
+
+# (the request's own run, the one it was coalesced into and the entry of that, the one with its idempotency key, the
+# one in its way)
+SELECT_KEYED_OUTCOME: LiteralString = f"""
+SELECT (SELECT id FROM durably_runs WHERE id = ?), {_COALESCED},
+       (SELECT seq FROM durably_journal WHERE request_id = ? AND type = 'run:coalesced'),
+       (SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?), {_PENDING}
+"""
+
+
+class Trigger(NamedTuple):
+    """A run that is asked for. Instants and durations are milliseconds.
+
+    `run_at` is set when it is not due at once. With `debounce`, a run that is found pending is put off to `run_at`,
+    and at most by `longest_wait` from its own beginning.
+    """
+
+    run_id: str
+    job_name: str
+    input: str
+    labels: dict[str, str]
+    now: int
+    idempotency_key: str | None = None
+    priority: int = 0
+    run_at: int | None = None
+    concurrency_key: str | None = None
+    per_key: int = 1
+    coalesce: Coalesce | None = None
+    debounce: bool = False
+    longest_wait: int | None = None
+
+
+class Triggered(NamedTuple):
+    """What became of a trigger: `disposition` is `None` when `run_id` is in its way.
+
+    `seq` is that of the `run:trigger` or the `run:coalesced` entry.
+    """
+
+    run_id: str
+    disposition: Disposition | None
+    seq: int | None
+
+
+_Statements = list[tuple[LiteralString, tuple[Value, ...]]]
+
+
+def trigger(asked: Trigger) -> Operation[Triggered]:
+    """Store a run, unless its idempotency key or its concurrency key leads to another one."""
+    statements = _statements(asked)
+    return operation("trigger", "write", lambda results: _triggered(asked, results), *statements)
+
+
+def trigger_many(asked: Sequence[Trigger]) -> Operation[list[Triggered]]:
+    """Store runs, all or none. Raises `ConstraintViolated` when a pending run is in the way of one of them."""
+    parts = [_statements(one, refuse=True) for one in asked]
+
+    def decode(results: list[Rows]) -> list[Triggered]:
+        triggered, position = [], 0
+        for one, part in zip(asked, parts, strict=True):
+            triggered.append(_triggered(one, results[position : position + len(part)]))
+            position += len(part)
+        return triggered
+
+    return operation("trigger_many", "write", decode, *[statement for part in parts for statement in part])
+
+
+def run_values(asked: Trigger) -> tuple[Value, ...]:
+    """The first columns of each statement that inserts a run."""
+    waits = asked.run_at is not None and asked.run_at > asked.now
+    return (
+        asked.run_id,
+        asked.job_name,
+        asked.input,
+        json.dumps(asked.labels),
+        asked.idempotency_key,
+        asked.priority,
+        asked.run_at or 0,
+        asked.run_at if waits else None,
+        asked.now,
+    )
+
+
+def blocked_values(asked: Trigger) -> tuple[Value, ...]:
+    """The parameters of `BLOCKED`."""
+    return run_values(asked)[7], asked.concurrency_key, asked.job_name, asked.per_key
+
+
+def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
+    run_id, key = asked.run_id, asked.idempotency_key
+    if asked.concurrency_key is not None:
+        inserting = _keyed(asked, refuse)
+    else:
+        inserting = [(INSERT_RUN, run_values(asked))]
+    if asked.labels:
+        inserting.append((INSERT_LABELS, (run_id,)))
+    inserting.append((INSERT_TRIGGER_ENTRY, (run_id,)))
+    pending = (asked.concurrency_key, asked.job_name)
+    if asked.concurrency_key is not None:
+        inserting.append((SELECT_KEYED_OUTCOME, (run_id, run_id, run_id, asked.job_name, key, *pending)))
+    elif key is not None:
+        inserting.append((SELECT_BY_IDEMPOTENCY_KEY, (asked.job_name, key)))
+    return inserting
+
+
+def _keyed(asked: Trigger, refuse: bool) -> _Statements:
+    run_id, job_name, now = asked.run_id, asked.job_name, asked.now
+    pending = (asked.concurrency_key, job_name)
+    found = (job_name, asked.idempotency_key)
+    statements: _Statements = []
+    if asked.coalesce in ("skip", "replace"):
+        data = asked.input if asked.coalesce == "replace" else None
+        statements.append((INSERT_COALESCED_ENTRY, (data, now, run_id, *pending, run_id, run_id, *found)))
+    if asked.debounce:
+        limit = _NEVER if asked.longest_wait is None else asked.longest_wait
+        until = (asked.run_at, limit)
+        statements.append((PUT_OFF, (asked.input, *until, *until, run_id, run_id)))
+    elif asked.coalesce == "replace":
+        statements.append((REPLACE_INPUT, (asked.input, run_id, run_id)))
+    elif asked.coalesce is None and refuse:
+        statements.append((REFUSE, (f"refused-{run_id}", job_name, *pending, run_id, *found)))
+    values = (*run_values(asked), asked.concurrency_key, *blocked_values(asked))
+    statements.append((INSERT_KEYED_RUN, (*values, asked.coalesce, *pending, run_id)))
+    return statements
+
+
+def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
+    if asked.concurrency_key is None:
+        entry = results[1 + bool(asked.labels)]
+        if entry:
+            return Triggered(asked.run_id, "created", cast(int, entry[0][0]))
+        return Triggered(cast(str, results[-1][0][0]), "idempotent", None)
+    own, coalesced, coalesced_seq, idempotent, pending = cast("tuple[Any, ...]", results[-1][0])
+    if own is not None:
+        return Triggered(own, "created", cast(int, results[-2][0][0]))
+    if coalesced is not None:
+        return Triggered(coalesced, "coalesced", coalesced_seq)
+    if idempotent is not None:
+        return Triggered(idempotent, "idempotent", None)
+    return Triggered(pending, None, None)
