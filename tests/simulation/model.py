@@ -1,0 +1,301 @@
+"""What the database must hold, folded from the journal behind every commit, and what must be true at that moment."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, LiteralString, NamedTuple, cast
+
+from durably_web.store.batch import Batch, Statement, Value
+from tests.simulation.faults import Network
+from tests.simulation.loop import Process
+from tests.simulation.programs import signals_of
+from tests.simulation.trace import Trace
+
+TERMINAL = ("completed", "failed", "cancelled")
+
+_NEW_ENTRIES: LiteralString = """
+SELECT seq, run_id, number, generation, type, step_name, data, created_at FROM durably_journal
+WHERE seq > ? ORDER BY seq
+"""
+_ALL_ENTRIES: LiteralString = """
+SELECT seq, run_id, number, generation, type, step_name, data, created_at FROM durably_journal ORDER BY seq
+"""
+_LEASED: LiteralString = """
+SELECT id, job_name, generation, lease_owner, lease_expires_at FROM durably_runs WHERE status = 'leased' ORDER BY id
+"""
+_STATUS: LiteralString = "SELECT status, generation FROM durably_runs WHERE id = ?"
+
+# What only the owner of a run writes, under its lease. A wait may be ended by whoever sees that it is over.
+_OWNERS = frozenset({"step:retry", "step:wait", "log:write", "run:progress", "run:complete", "run:waiting"})
+
+
+class Entry(NamedTuple):
+    seq: int
+    run_id: str
+    number: int
+    generation: int
+    type: str
+    step_name: str | None
+    data: str | None
+    created_at: int
+
+
+class Holder(NamedTuple):
+    """A lease as it stands in the table."""
+
+    run_id: str
+    job_name: str
+    generation: int
+    owner: str
+    expires_at: int
+
+
+@dataclass
+class RunModel:
+    """A run, as its entries tell of it."""
+
+    id: str
+    row: dict[str, Value]
+    status: str = "pending"
+    generation: int = 0
+    owner: str = ""
+    number: int = 1
+    # It holds its concurrency key: begun, and not ended since.
+    holds: bool = False
+    deleted: bool = False
+    copied: bool = True
+    results: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    ever: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    waits: set[str] = field(default_factory=set)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def job(self) -> str:
+        return str(self.row["job_name"])
+
+    @property
+    def key(self) -> str | None:
+        return cast("str | None", self.row.get("concurrency_key"))
+
+
+class Limits(NamedTuple):
+    """What the jobs of a simulation promise."""
+
+    per_key: int = 1
+    max_runs: dict[str, int | None] = {}  # noqa: RUF012 — never changed
+    rates: dict[str, tuple[int, float] | None] = {}  # noqa: RUF012
+
+
+class Model:
+    """Looks at every commit. `truth` is false while wall clocks jump: what depends on them is then not checked."""
+
+    def __init__(self, network: Network, trace: Trace, limits: Limits, clocks_jump: bool) -> None:
+        self.runs: dict[str, RunModel] = {}
+        self.entries: list[Entry] = []
+        self.leased: dict[str, Holder] = {}
+        self.network = network
+        self.trace = trace
+        self.limits = limits
+        self.clocks_jump = clocks_jump
+        self._columns: list[str] = []
+        self._starts: dict[str, list[tuple[int, str]]] = {}
+        # Runs of which a claim must not look at the priority alone.
+        self.held_back: set[str] = set()
+
+    def _ask(self, sql: LiteralString, *params: Value) -> list[Any]:
+        return self.network.ask(Batch("read", (Statement(sql, params),)))[0]
+
+    def row(self, run_id: str) -> dict[str, Value] | None:
+        """A run's row by the names of its columns, whatever columns there are."""
+        if not self._columns:
+            self._columns = [row[1] for row in self._ask("PRAGMA table_info(durably_runs)")]
+        found = self._ask("SELECT * FROM durably_runs WHERE id = ?", run_id)
+        return dict(zip(self._columns, found[0], strict=True)) if found else None
+
+    def program(self, run: RunModel) -> list[dict[str, Any]]:
+        program: list[dict[str, Any]] = json.loads(str(run.row["input"])).get("program", [])
+        return program
+
+    def open_waits(self, run: RunModel) -> list[str]:
+        """The names of the signals that a run waits for."""
+        asked = set(signals_of(self.program(run)))
+        return sorted({name for name in (key.partition("#")[0] for key in run.waits) if name in asked})
+
+    def is_owner(self, run: RunModel, process: Process) -> bool:
+        return self.network.workers.get(run.owner) is process
+
+    # -- every commit ------------------------------------------------------------------------------------
+
+    def on_commit(self, process: Process, batch: Batch) -> None:
+        last = self.entries[-1].seq if self.entries else 0
+        new = [Entry(*row) for row in self._ask(_NEW_ENTRIES, last)]
+        before, self.leased = self.leased, {row[0]: Holder(*row) for row in self._ask(_LEASED)}
+        for entry in new:
+            self._fold(entry, process, before.get(entry.run_id))
+        self.entries += new
+        for run_id, holder in before.items():
+            if self.leased.get(run_id, holder)[:4] != holder[:4] or run_id not in self.leased:
+                self._check_end_of_lease(holder, new, process)
+        for run_id in dict.fromkeys(entry.run_id for entry in new):
+            self._check_row(self.runs[run_id])
+        claimed = [self.runs[entry.run_id] for entry in new if entry.type == "run:leased"]
+        for run in claimed:
+            holder = self.leased.get(run.id)
+            held = holder is not None and (holder.generation, holder.owner) == (run.generation, run.owner)
+            # Another one's request may have come with the same commit.
+            self.trace.check(held or run.status != "leased", f"run {run.id} was leased, and the table says {holder}")
+        if claimed:
+            self._check_limits(claimed)
+            self._check_priority(claimed, {entry.run_id for entry in new if entry.type == "run:trigger"})
+
+    def _fold(self, entry: Entry, process: Process, before: Holder | None) -> None:
+        check, type_ = self.trace.check, entry.type
+        self.trace.count(type_)
+        if type_ == "run:trigger":
+            row = self.row(entry.run_id)
+            check(row is not None and entry.run_id not in self.runs, f"a trigger of nothing, or a second one: {entry}")
+            check(entry.number == 1 and entry.generation == 0, f"begins in the middle: {entry}")
+            self.runs[entry.run_id] = RunModel(entry.run_id, row or {})
+            return
+        run = self.runs[entry.run_id]
+        check(entry.number == run.number + 1, f"after number {run.number}: {entry}")
+        run.number = entry.number
+        run.seen[type_] += 1
+        run.copied = run.copied and type_ == "step:complete"
+        if type_ == "run:leased":
+            self._begin(run, entry, process)
+        check(entry.generation == run.generation, f"under generation {run.generation}: {entry}")
+        if type_ in _OWNERS or (type_ in ("step:complete", "step:fail") and not run.copied):
+            waited = entry.step_name in run.waits and type_ in ("step:complete", "step:fail")
+            check(
+                waited or (run.status == "leased" and self.is_owner(run, process)),
+                f"written by {process.name}, while {run.status} with {run.owner}: {entry}",
+            )
+        if type_.startswith("step:"):
+            self._fold_step(run, entry)
+        elif type_.startswith("run:"):
+            self._fold_run(run, entry)
+
+    def _begin(self, run: RunModel, entry: Entry, process: Process) -> None:
+        check = self.trace.check
+        run.generation += 1
+        run.owner = json.loads(entry.data or "{}")["workerId"]
+        check(self.is_owner(run, process), f"leased by {process.name} for another: {entry}")
+        check(run.status not in TERMINAL, f"leased while {run.status}: {entry}")
+        run.status, run.holds = "leased", True
+        if run.generation == 1:
+            self._starts.setdefault(run.job, []).append((entry.created_at, run.id))
+
+    def _fold_step(self, run: RunModel, entry: Entry) -> None:
+        key = str(entry.step_name)
+        if entry.type == "step:wait":
+            run.waits.add(key)
+        elif entry.type in ("step:complete", "step:fail"):
+            self.trace.check(key not in run.results, f"a second result, after {run.results.get(key)}: {entry}")
+            outcome = (entry.type, json.loads(entry.data or "null"))
+            run.results[key] = outcome
+            run.ever.setdefault(key, []).append(outcome)
+            run.waits.discard(key)
+
+    def _fold_run(self, run: RunModel, entry: Entry) -> None:
+        type_, check = entry.type, self.trace.check
+        if type_ in ("run:complete", "run:fail", "run:cancel"):
+            check(run.status not in TERMINAL, f"ended while {run.status}: {entry}")
+            if type_ == "run:fail" and run.status == "leased":
+                error = json.loads(entry.data or "{}").get("error", "")
+                forced = error.startswith(("PoisonRun", "TimeoutError: the run took"))
+                check(forced or self.leased.get(run.id) is None, f"failed, and still leased: {entry}")
+            run.status = {"run:complete": "completed", "run:fail": "failed", "run:cancel": "cancelled"}[type_]
+            run.holds = False
+        elif type_ == "run:waiting":
+            run.status = "waiting"
+        elif type_ == "run:retry":
+            run.status = "pending" if run.status in TERMINAL else "waiting"
+            run.results = {key: result for key, result in run.results.items() if result[0] == "step:complete"}
+            run.waits.clear()
+        elif type_ == "run:coalesced":
+            check(run.generation == 0 and run.status == "pending", f"coalesced with a run that has begun: {entry}")
+            run.row = self.row(run.id) or run.row
+        elif type_ == "run:delete":
+            check(run.status in TERMINAL, f"deleted while {run.status}: {entry}")
+            run.deleted = True
+
+    # -- what must be true behind it ---------------------------------------------------------------------
+
+    def _check_end_of_lease(self, holder: Holder, new: list[Entry], process: Process) -> None:
+        run = self.runs[holder.run_id]
+        why = [entry.type for entry in new if entry.run_id == holder.run_id]
+        owner = self.network.workers[holder.owner]
+        legal = (
+            run.deleted
+            or process is owner
+            or any(type_ in ("run:cancel", "run:fail", "run:complete", "run:waiting") for type_ in why)
+            or holder.expires_at <= process.latest
+            or owner.dead
+        )
+        self.trace.check(legal, f"{process.name} ended the lease of a worker that is alive: {holder}, {why}")
+
+    def _check_row(self, run: RunModel) -> None:
+        found = self._ask(_STATUS, run.id)
+        if run.deleted:
+            self.trace.check(not found, f"run {run.id} is deleted, and there: {found}")
+            return
+        self.trace.check(found, f"run {run.id} is {run.status} and has no row")
+        if found:
+            status, generation = found[0]
+            same = status == run.status or (status == "pending" and run.status in ("leased", "waiting"))
+            self.trace.check(same, f"run {run.id} is {run.status}, and its row {status}")
+            self.trace.check(generation == run.generation, f"run {run.id}: {generation}, not {run.generation}")
+
+    def _check_limits(self, claimed: list[RunModel]) -> None:
+        check = self.trace.check
+        for key in sorted({run.key for run in claimed if run.key is not None}):
+            holders = [run.id for run in self.runs.values() if run.holds and run.key == key and not run.deleted]
+            check(len(holders) <= self.limits.per_key, f"key {key!r} is held by {holders}")
+            self.trace.count("claims with a key")
+        counts = Counter(holder.job_name for holder in self.leased.values())
+        for job in sorted({run.job for run in claimed}):
+            limit = self.limits.max_runs.get(job)
+            check(limit is None or counts[job] <= limit, f"{counts[job]} runs of job {job} are leased, not {limit}")
+            rate = self.limits.rates.get(job)
+            if rate is not None and not self.clocks_jump:
+                self._check_rate(job, *rate)
+
+    def _check_rate(self, job: str, limit: int, period: float) -> None:
+        starts = sorted(start for start, run_id in self._starts.get(job, ()) if not self.runs[run_id].deleted)
+        for first, last in zip(starts, starts[limit:], strict=False):
+            close = last - first < round(period * 1000)
+            self.trace.check(not close, f"more than {limit} runs of {job} began in {period} s: {starts}")
+
+    def _check_priority(self, claimed: list[RunModel], triggered: set[str]) -> None:
+        """Of runs that nothing but their priority tells apart, none is overtaken."""
+
+        def plain(run: RunModel) -> bool:
+            return run.key is None and run.id not in self.held_back and run.job not in self.held_back and not (
+                self.limits.max_runs.get(run.job) or self.limits.rates.get(run.job)
+            )
+
+        taken = [cast(int, run.row["priority"]) for run in claimed if plain(run)]
+        left = [
+            run
+            for run in self.runs.values()
+            if run.status == "pending" and run.generation == 0 and not run.deleted and plain(run)
+            and not run.row.get("run_at") and run.id not in triggered
+        ]
+        for run in left:
+            if taken and cast(int, run.row["priority"]) > min(taken):
+                self.trace.fail(f"run {run.id} of priority {run.row['priority']} was overtaken by one of {min(taken)}")
+
+    # -- at the end --------------------------------------------------------------------------------------
+
+    def check_table(self) -> None:
+        """The journal is what it was when it was written, but for runs that were deleted."""
+        kept = [
+            entry for entry in self.entries if entry.type == "run:delete" or not self.runs[entry.run_id].deleted
+        ]
+        stored = [Entry(*row) for row in self._ask(_ALL_ENTRIES)]
+        if stored != kept:
+            changed = sorted(set(stored) ^ set(kept))
+            self.trace.fail(f"entries have changed since they were written: {changed[:4]}")

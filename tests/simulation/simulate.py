@@ -1,0 +1,219 @@
+"""One simulation: a storm that a seed has drawn, the calm after it, and the reckoning."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from durably_web.jobs import Job
+from tests.simulation import checker
+from tests.simulation.actions import Actions
+from tests.simulation.engines import Engine, Engines
+from tests.simulation.faults import Network, weather
+from tests.simulation.features import FEATURES
+from tests.simulation.jobs import make_job
+from tests.simulation.ledger import Ledger
+from tests.simulation.loop import Deadlock, SimulatedLoop
+from tests.simulation.model import TERMINAL, Limits, Model
+from tests.simulation.readers import Readers
+from tests.simulation.trace import Trace, Violation
+
+LONGEST_CALM = 1200.0
+"""Virtual seconds until everything must have ended once nothing goes wrong any more."""
+
+PROBE = 60.0
+"""The same for one more run, whose engine must be woken: its own polling takes longer."""
+
+
+class Result(NamedTuple):
+    seed: int
+    violation: str | None
+    hash: str
+    lines: list[str]
+    counts: Counter[str]
+
+
+def simulate(seed: int) -> Result:
+    """Play a seed."""
+    # What a collection closes late must not happen in the middle of another seed.
+    gc.disable()
+    result = Simulation(seed).play()
+    gc.enable()
+    return result
+
+
+class Simulation:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.draw = random.Random(seed)
+        draw = self.draw
+        self.loop = SimulatedLoop(draw, in_order=draw.choice((1.0, 1.0, 0.5, 0.0)), hurry=draw.choice((0.0, 0.02, 0.1)))
+        self.trace = Trace(self.loop)
+        self.network = Network(self.loop, draw, weather(draw), self.trace)
+        self.clocks_jump = draw.random() < 0.3
+        options, limits = _job_options(draw)
+        self.model = Model(self.network, self.trace, limits, self.clocks_jump)
+        self.ledger = Ledger(self.model, self.trace)
+        self.jobs: dict[str, Job[Any, Any]] = {}
+        for name, given in options.items():
+            self.jobs[name] = make_job(name, self.ledger, self.jobs, given)
+        self.engines = Engines(self.loop, draw, self.network, self.trace, list(self.jobs.values()))
+        self.readers = Readers(self.engines, self.model, self.trace)
+        self.actions = Actions(
+            self.loop, draw, self.engines, self.ledger, self.readers, self.jobs, self.clocks_jump
+        )
+        self.trace.say("seed", f"{seed}: {self.network.weather}, clocks jump: {self.clocks_jump}, jobs: {options}")
+
+    def play(self) -> Result:
+        asyncio.set_event_loop(None)
+        violation: str | None = None
+        try:
+            self.loop.run_until_complete(self._main())
+        except (Violation, Deadlock) as error:
+            violation = f"{type(error).__name__}: {error}"
+        result = Result(self.seed, violation, self.trace.hash, self.trace.lines, self.trace.counts)
+        self.loop.discard()
+        return result
+
+    async def _main(self) -> None:
+        climate = self.network.weather
+        stormy, self.network.weather = climate, type(climate)()
+        await self.network.database.open()
+        await self.engines.add().durably.migrate()
+        self.network.on_commit = self.model.on_commit
+        self.network.weather = stormy
+        await self._storm()
+        await self._calm()
+        await self._probe()
+        await self._stop()
+        await checker.check(self.network, self.model, self.ledger, self.readers)
+        self._check_errors()
+
+    async def _storm(self) -> None:
+        draw = self.draw
+        self.engines.all[0].process.kill()
+        for _ in range(draw.randrange(1, 4)):
+            self.engines.begin()
+        pace = draw.choice((0.001, 0.05, 1.0))
+        for _ in range(draw.choice((10, 40, 80))):
+            self.actions.act()
+            self.readers.attend()
+            if draw.random() < 0.6:
+                await asyncio.sleep(draw.expovariate(1 / pace))
+            elif draw.random() < 0.1:
+                await asyncio.sleep(draw.random() * 40.0)
+
+    async def _calm(self) -> None:
+        """Nothing goes wrong any more: everything that can end must end."""
+        self.trace.say("world", "calm")
+        self.network.weather.calm()
+        for engine in self.engines.all:
+            engine.process.offset = 0
+            engine.process.asleep = False
+            engine.link.cut = False
+        await self._until(lambda: all(request.answered for request in self.engines.requests), self._unanswered)
+        # An engine whose start failed is none.
+        for engine in self.engines.alive:
+            await self._ask(engine, "init again", engine.durably.init)
+        if not self.engines.alive or self.draw.random() < 0.5:
+            await self._ask(self.engines.begin(), "init again", self.engines.all[-1].durably.init)
+        await self._resume()
+        self.readers.attend()
+        end = self.loop.time() + LONGEST_CALM
+        while open_runs := [run for run in self.model.runs.values() if run.status not in TERMINAL]:
+            if self.loop.time() > end:
+                stuck = [(run.id, run.status, self.model.row(run.id)) for run in open_runs]
+                self.trace.fail(f"nothing is in the way any more, and these do not end: {stuck}")
+            for run in open_runs:
+                for name in self.model.open_waits(run):
+                    self.actions.signal(self.engines.alive[0], run, name)
+            await asyncio.sleep(5.0)
+        await self._until(self.readers.caught_up, lambda: "a reader never comes to the end")
+        self.trace.count("seconds of calm", round(self.loop.time() - end + LONGEST_CALM))
+
+    async def _resume(self) -> None:
+        engine = self.engines.alive[0]
+        for one in self.engines.alive:
+            if "pause_worker" in FEATURES:
+                one.api.resume_worker()
+        if "pause_job" in FEATURES:
+            for name in self.jobs:
+                await self._ask(engine, f"resume_job {name}", lambda name=name: engine.api.resume_job(name))
+        if "pause" in FEATURES:
+            for run in [run for run in self.model.runs.values() if run.status not in TERMINAL]:
+                await self._ask(engine, f"resume {run.id[-6:]}", lambda run=run: engine.api.resume(run.id))
+
+    async def _probe(self) -> None:
+        """One more run, on an engine alone, which hardly ever looks by itself: every wake-up must come."""
+        for engine in self.engines.alive:
+            await self._ask(engine, "stop", lambda engine=engine: engine.durably.stop())
+            engine.stopping = True
+        engine = self.engines.add(polling_interval=10_000.0)
+        await self._ask(engine, "init", engine.durably.init)
+        self.readers.attend()
+        for job in self.jobs:
+            options = {"concurrency_key": "probe", "coalesce": "queue"} if "coalesce" in FEATURES else {}
+            program: list[dict[str, Any]] = [{"do": "step", "name": "probe", "seconds": 0.1}]
+            if "sleep" in FEATURES:
+                program.append({"do": "sleep", "name": "nap", "seconds": 2.0})
+            if "signal" in FEATURES:
+                program.append({"do": "signal", "name": "green", "timeout": None})
+            self.actions.trigger(engine, job, {"program": program}, options)
+        await self._until(lambda: all(request.answered for request in self.engines.requests), self._unanswered)
+        end = self.loop.time() + PROBE
+        while self.loop.time() < end:
+            await asyncio.sleep(1.0)
+            open_runs = [run for run in self.model.runs.values() if run.status not in TERMINAL]
+            if not open_runs:
+                return
+            for run in open_runs:
+                for name in self.model.open_waits(run):
+                    self.actions.signal(engine, run, name)
+        self.trace.fail(f"runs that nobody woke: {[run for run in self.model.runs.values() if not run.deleted][-3:]}")
+
+    async def _stop(self) -> None:
+        self.readers.attend()
+        await self._until(self.readers.caught_up, lambda: "a reader never comes to the end of the probe")
+        for engine in self.engines.alive:
+            await self._ask(engine, "stop", lambda engine=engine: engine.durably.stop())
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    async def _ask(self, engine: Engine, what: str, ask: Callable[[], Any]) -> None:
+        request = self.engines.ask(engine, what, ask)
+        await self._until(lambda: request.answered, lambda: f"{what} is never answered")
+
+    async def _until(self, condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
+        end = self.loop.time() + LONGEST_CALM
+        while not condition():
+            if self.loop.time() > end:
+                self.trace.fail(complaint())
+            await asyncio.sleep(0.05)
+
+    def _unanswered(self) -> str:
+        return f"never answered: {[one.what for one in self.engines.requests if not one.answered]}"
+
+    def _check_errors(self) -> None:
+        for context in self.loop.failures:
+            self.trace.fail(f"an error that nobody saw: {context.get('message')}: {context.get('exception')!r}")
+        for task in self.loop.tasks:
+            alive = task.process is None or not task.process.dead
+            if alive and task.done() and task._log_traceback:  # type: ignore[attr-defined]
+                self.trace.fail(f"an error that nobody saw: {task.exception()!r} of {task!r}")
+
+
+def _job_options(draw: random.Random) -> tuple[dict[str, dict[str, Any]], Limits]:
+    """Two jobs and what they promise."""
+    options: dict[str, dict[str, Any]] = {"plain": {}, "other": {}}
+    limits = Limits(per_key=1, max_runs={}, rates={})
+    if "max_runs" in FEATURES and draw.random() < 0.4:
+        limits.max_runs["other"] = options["other"]["max_concurrent_runs"] = draw.randrange(1, 3)
+    if "per_key" in FEATURES and draw.random() < 0.3:
+        limits = limits._replace(per_key=2)
+        for given in options.values():
+            given["max_concurrent_per_key"] = 2
+    return options, limits
