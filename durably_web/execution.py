@@ -7,9 +7,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from durably_web import calls, codec, failures
+from durably_web import calls, codec, failures, trying
 from durably_web.arguments import seconds_of
-from durably_web.context import current_step, ended
+from durably_web.clock import Timer
+from durably_web.context import ended
 from durably_web.environment import Environment
 from durably_web.errors import (
     ControlFlow,
@@ -40,13 +41,6 @@ TURN_SECONDS = 0.01
 Ending = Literal["completed", "failed", "cancelled", "lost", "suspended"]
 
 
-class TryAgain(Exception):
-    """A try of a step failed, and another one follows at `until`."""
-
-    def __init__(self, until: int) -> None:
-        self.until = until
-
-
 class Execution:
     """Runs a job's function under a lease."""
 
@@ -73,8 +67,7 @@ class Execution:
         self._clock = environment.clock
         self._emitter = environment.emitter
         self._codec = environment.codec
-        self._around_step = environment.hooks.around_step
-        self._caller = caller
+        self.caller = caller
         self._job = job
         self._occurrences: dict[str, int] = {}
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
@@ -89,6 +82,7 @@ class Execution:
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
+        self._timer: Timer | None = None
         timeout = job.options.timeout
         self._deadline = None if timeout is None else lease.started_at + round(seconds_of(timeout, "timeout") * 1000)
 
@@ -99,15 +93,14 @@ class Execution:
         task = self._task = asyncio.current_task()
         assert task is not None
         ended.set(self._has_ended)
-        timer = None
         try:
             # It may have been ended before it began.
             self.check()
             if self.lease.crashes > self._job.options.max_attempts:
                 return await self._fail_as_poison()
             if self._deadline is not None:
-                timer = self._clock.call_later(self._seconds_left(self._deadline), self._time_out)
-                self._time_out_if_late(self._deadline)
+                self._time_out()
+                self.check()
             try:
                 text = await self._call_job()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -127,8 +120,8 @@ class Execution:
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self.waits.close()
             self.journal.close()
             changes = self._store.changes
@@ -183,8 +176,8 @@ class Execution:
         if stored is not None:
             return self.replay(stored)
         if retry is None and timeout is None:
-            return self._try(key, fn, args, 1, None, None)
-        return self._try_again_and_again(key, fn, args, retry, timeout)
+            return trying.once(self, key, fn, args)
+        return trying.until_done(self, key, fn, args, retry, timeout)
 
     async def replay(self, stored: StoredEntry) -> Any:
         """The outcome of a step that an earlier execution has stored."""
@@ -243,105 +236,46 @@ class Execution:
         if self._ending is not None:
             raise self._ending
 
-    # -- steps -------------------------------------------------------------------------------------------
+    # -- around the function of a step -------------------------------------------------------------------
 
-    async def _try_again_and_again(
-        self,
-        key: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        retry: Retry | None,
-        timeout: float | None,
-    ) -> Any:
-        attempt = 1
-        tries = self.history.tries.get(key)
-        if tries is not None:
-            attempt = tries.failed + 1
-            await self.until(tries.until)
-        while True:
-            try:
-                return await self._try(key, fn, args, attempt, retry, timeout)
-            except TryAgain as again:
-                until = again.until
-            attempt += 1
-            await self.until(until)
-
-    async def _try(
-        self,
-        key: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        attempt: int,
-        retry: Retry | None,
-        timeout: float | None,
-    ) -> Any:
-        started_at = await self.begin() if self._stopping or self._clock.now() >= self.expires_at else self._started()
+    def enter(self, key: str) -> int:
+        """The function of a step begins. Gives how many writers that adds, for `leave`."""
         executing = self._executing
         executing[key] = asyncio.current_task()
         # The run counts as one writer; a step beside another is one more, and they share transactions.
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
-        token = current_step.set(key)
-        try:
-            if self._emitter.hears("step:start"):
-                self._tell("step:start", key)
-            try:
-                result = await self._call(key, fn, args, attempt, timeout)
-                text, value = codec.store(result, self._codec)
-            except NotSerializable as error:
-                self._check_storing()
-                error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
-                await self.store_failure(key, error, started_at, attempt)
-                raise error from None
-            except Exception as error:
-                self._check_storing()
-                if retry is not None and retry.covers(error, attempt):
-                    raise await self._store_try(key, error, started_at, attempt, retry) from error
-                await self.store_failure(key, error, started_at, attempt)
-                raise
-            self._check_storing()
-            await self.append(Draft("step:complete", key, text, value, started_at, self._clock.now()))
-        except asyncio.CancelledError:
-            if isinstance(self._ending, RunInterrupted) and self._emitter.hears("step:cancel"):
-                self._tell("step:cancel", key)
-            raise
-        finally:
-            current_step.reset(token)
-            self._store.writers -= parallel
-            del executing[key]
-            if not executing:
-                if self._idle is not None and not self._idle.done():
-                    self._idle.set_result(None)
-                if self.waits:
-                    self.waits.consider()
+        if self._emitter.hears("step:start"):
+            self._tell("step:start", key)
+        return parallel
+
+    def leave(self, key: str, parallel: int) -> None:
+        """A step is over, and what is to be stored of it is stored."""
+        self._store.writers -= parallel
+        del self._executing[key]
+        if not self._executing:
+            if self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
+            if self.waits:
+                self.waits.consider()
+
+    def check_storing(self) -> None:
+        """A run that is about to be suspended still stores what its steps come to."""
+        if self._store_failed or not isinstance(self._ending, RunSuspended):
+            self.check()
+
+    async def go_on(self) -> None:
+        """Between two steps: where the run stops, and where others get their turn."""
         if self._stopping:
             raise self._suspend()
         if self._turn_is_over():
             await self._next_turn()
-        return value
 
-    def _started(self) -> int:
-        self.check()
-        return self._clock.now()
+    def tell_of_cancellation(self, key: str) -> None:
+        if isinstance(self._ending, RunInterrupted) and self._emitter.hears("step:cancel"):
+            self._tell("step:cancel", key)
 
-    async def _call(
-        self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], attempt: int, timeout: float | None
-    ) -> Any:
-        if self._around_step is None:
-            if timeout is None:
-                return await calls.call(self._caller, fn, args)
-            return await calls.call_within(timeout, self._clock, self._caller, fn, args, f"step {key!r}")
-        with self._around_step(self.lease, key, attempt):
-            if timeout is None:
-                return await calls.call(self._caller, fn, args)
-            return await calls.call_within(timeout, self._clock, self._caller, fn, args, f"step {key!r}")
-
-    async def _store_try(self, key: str, error: Exception, started_at: int, attempt: int, retry: Retry) -> TryAgain:
-        now = self._clock.now()
-        until = now + round(retry.delay(attempt, self.environment.random) * 1000)
-        detail = {**failures.dump(error), "attempt": attempt, "until": until}
-        await self.append(Draft("step:retry", key, codec.encode(detail), detail, started_at, now))
-        return TryAgain(until)
+    # -- inside ------------------------------------------------------------------------------------------
 
     async def _confirm_lease(self) -> int:
         """It slept through its lease: another worker may have executed the next step already. Gives the time."""
@@ -460,8 +394,6 @@ class Execution:
         data = None if detail is None else codec.encode(detail)
         return Draft(type_, step_name, data, detail, self.lease.started_at, self._clock.now())
 
-    # -- inside ------------------------------------------------------------------------------------------
-
     def _wait_for(self, awaited: Awaited) -> None:
         if self._ending is None and not self._stopping:
             self._awaited = awaited
@@ -471,30 +403,17 @@ class Execution:
         moments = [moment for moment in (until, self._deadline) if moment is not None]
         return min(moments, default=None)
 
-    def _seconds_left(self, deadline: int) -> float:
-        return max(0, deadline - self._clock.now()) / 1000
-
     def _time_out(self) -> None:
+        """End the run if its time is over, and else come back when it will be: the clock on the wall may jump."""
         assert self._deadline is not None
-        left = self._seconds_left(self._deadline)
+        left = self._deadline - self._clock.now()
         if left > 0:
-            # The clock on the wall went back.
-            self._clock.call_later(left, self._time_out)
+            self._timer = self._clock.call_later(left / 1000, self._time_out)
         else:
             self.end(RunTimedOut())
 
-    def _time_out_if_late(self, deadline: int) -> None:
-        if self._seconds_left(deadline) <= 0:
-            self.end(RunTimedOut())
-            self.check()
-
     def _has_ended(self) -> bool:
         return isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)
-
-    def _check_storing(self) -> None:
-        """A run that is about to be suspended still stores what its steps come to."""
-        if self._store_failed or not isinstance(self._ending, RunSuspended):
-            self.check()
 
     def _suspend(self) -> ControlFlow:
         self._ending = self._ending or RunSuspended()

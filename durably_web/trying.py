@@ -1,0 +1,116 @@
+"""Calling the function of a step, once or as often as its policy asks for, and storing what it comes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from durably_web import calls, codec, failures
+from durably_web.context import current_step
+from durably_web.errors import NotSerializable
+from durably_web.journal import Draft
+from durably_web.retry import Retry
+
+if TYPE_CHECKING:
+    from durably_web.execution import Execution
+
+
+class TryAgain(Exception):
+    """A try failed, and another one follows at `until`, in milliseconds."""
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+
+
+async def until_done(
+    execution: Execution,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    retry: Retry | None,
+    timeout: float | None,
+) -> Any:
+    """The result of `fn(*args)`, tried as often as `retry` asks for. Goes on where an earlier execution was."""
+    attempt = 1
+    tries = execution.history.tries.get(key)
+    if tries is not None:
+        attempt = tries.failed + 1
+        await execution.until(tries.until)
+    while True:
+        try:
+            return await once(execution, key, fn, args, attempt, retry, timeout)
+        except TryAgain as again:
+            until = again.until
+        attempt += 1
+        await execution.until(until)
+
+
+async def once(
+    execution: Execution,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    attempt: int = 1,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+) -> Any:
+    """The result of `fn(*args)`, stored. Raises its exception, stored too, or `TryAgain`."""
+    started_at = await execution.begin()
+    clock, own_codec = execution.environment.clock, execution.environment.codec
+    token = current_step.set(key)
+    parallel = execution.enter(key)
+    try:
+        try:
+            result = await _call(execution, key, fn, args, attempt, timeout)
+            text, value = codec.store(result, own_codec)
+        except NotSerializable as error:
+            execution.check_storing()
+            error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
+            await execution.store_failure(key, error, started_at, attempt)
+            raise error from None
+        except Exception as error:
+            execution.check_storing()
+            if retry is not None and retry.covers(error, attempt):
+                raise await _store_try(execution, key, error, started_at, attempt, retry) from error
+            await execution.store_failure(key, error, started_at, attempt)
+            raise
+        execution.check_storing()
+        await execution.append(Draft("step:complete", key, text, value, started_at, clock.now()))
+    except asyncio.CancelledError:
+        execution.tell_of_cancellation(key)
+        raise
+    finally:
+        current_step.reset(token)
+        execution.leave(key, parallel)
+    await execution.go_on()
+    return value
+
+
+async def _call(
+    execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], attempt: int, timeout: float | None
+) -> Any:
+    around = execution.environment.hooks.around_step
+    if around is not None:
+        with around(execution.lease, key, attempt):
+            return await _call_in_time(execution, key, fn, args, timeout)
+    return await _call_in_time(execution, key, fn, args, timeout)
+
+
+async def _call_in_time(
+    execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None
+) -> Any:
+    if timeout is None:
+        return await calls.call(execution.caller, fn, args)
+    return await calls.call_within(timeout, execution.environment.clock, execution.caller, fn, args, f"step {key!r}")
+
+
+async def _store_try(
+    execution: Execution, key: str, error: Exception, started_at: int, attempt: int, retry: Retry
+) -> TryAgain:
+    environment = execution.environment
+    now = environment.clock.now()
+    until = now + round(retry.delay(attempt, environment.random) * 1000)
+    detail = {**failures.dump(error), "attempt": attempt, "until": until}
+    await execution.append(Draft("step:retry", key, codec.encode(detail), detail, started_at, now))
+    return TryAgain(until)
