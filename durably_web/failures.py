@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from typing import Any
 
-from durably_web.errors import StepFailed
+from durably_web.errors import RunCancelled, RunFailed, StepFailed
 
 
 def describe(error: BaseException) -> str:
@@ -26,14 +26,16 @@ def message_of(error: BaseException) -> str:
     return message.encode("utf-8", "backslashreplace").decode()
 
 
-def dump(error: BaseException) -> dict[str, str]:
+def dump(error: BaseException) -> dict[str, Any]:
     """What is stored of an exception: how it reads, and where its class is found."""
-    return {
+    stored = {
         "error": describe(error),
         "module": type(error).__module__,
         "name": type(error).__qualname__,
         "message": message_of(error),
     }
+    # The one attribute that is ours: which run it was.
+    return {**stored, "runId": error.run_id} if isinstance(error, RunFailed | RunCancelled) else stored
 
 
 def revive(stored: dict[str, Any]) -> Exception:
@@ -41,6 +43,13 @@ def revive(stored: dict[str, Any]) -> Exception:
 
     Its constructor is not called; attributes that it set are lost. Where the class cannot be found, `StepFailed`.
     """
+    error = _revive(stored)
+    if isinstance(error, RunFailed | RunCancelled):
+        error.run_id = stored.get("runId")
+    return error
+
+
+def _revive(stored: dict[str, Any]) -> Exception:
     try:
         found: Any = importlib.import_module(stored["module"])
         for part in stored["name"].split("."):

@@ -107,7 +107,7 @@ class Run(NamedTuple):
 
 
 class FailedAttempt(NamedTuple):
-    """A try of a step that raised; `attempt` counts from 1, and from the last retry of the run."""
+    """A try of a step that raised; `attempt` counts from 1."""
 
     attempt: int
     error: str

@@ -107,18 +107,13 @@ def run(row: Row, codec: Codec) -> Run:
 
 
 def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
-    """The steps of a run, of its entries about steps and its retries, oldest first."""
+    """The steps of a run, of its entries about steps, oldest first."""
     records: dict[str, StepRecord] = {}
-    # Attempts count from the last retry of the run; the errors of all are kept.
-    counts: dict[str, int] = {}
     for type_, name, data, started_at, created_at in cast("list[tuple[Any, ...]]", rows):
-        if type_ == "run:retry":
-            counts.clear()
-            continue
         begun, ended = instant(started_at), instant(created_at)
         earlier = records.get(name)
         failed = earlier.attempts if earlier is not None else ()
-        attempt = counts.get(name, 0) + 1
+        attempt = len(failed) + 1
         if type_ == "step:complete":
             output = None if data is None else codec.decode(data)
             if earlier is not None and earlier.status == "waiting":
@@ -130,7 +125,6 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
         if type_ == "step:wait":
             records[name] = StepRecord(name, "waiting", None, None, attempt, begun, None, failed, until)
             continue
-        counts[name] = attempt
         error = detail["error"]
         failed = (*failed, FailedAttempt(attempt, error, begun, ended))
         if type_ == "step:retry":

@@ -24,7 +24,7 @@ SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
 SELECT_STEPS: LiteralString = """
 SELECT type, step_name, data, started_at, created_at FROM durably_journal
-WHERE run_id = ? AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'run:retry') ORDER BY number
+WHERE run_id = ? AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait') ORDER BY number
 """
 
 SELECT_LOGS: LiteralString = """
