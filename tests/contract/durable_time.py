@@ -145,7 +145,7 @@ async def a_process_that_was_asleep_itself_wakes_its_runs(backend: Backend) -> N
         handles = [await durably.trigger(naps, {"seconds": seconds}) for seconds in (10, 100, 1000)]
         for handle in handles:
             await becomes(durably, handle.id, "waiting")
-        await move(world, 5000)
+        await move(world, 1500)
         for handle in handles:
             assert await bounded(handle.result()) == "awake"
 
@@ -319,7 +319,7 @@ async def a_sleep_holds_up_no_other_branch(backend: Backend) -> None:
     async def gathers(step: Step, input: dict[str, Any]) -> list[str]:
         async def branch(name: str, seconds: float) -> str:
             await step.sleep("nap", seconds)
-            return str(await step.run("after", note, name))
+            return str(await step.run(f"after {name}", note, name))
 
         def note(name: str) -> str:
             order.append(name)
@@ -350,7 +350,7 @@ async def a_run_that_waits_wakes_for_each_of_its_sleeps(backend: Backend) -> Non
     async def gathers(step: Step, input: dict[str, Any]) -> None:
         async def branch(seconds: float) -> None:
             await step.sleep("nap", seconds)
-            await step.run("woke", lambda: moments.append(later(world, 0)))
+            await step.run(f"woke after {seconds}", lambda: moments.append(later(world, 0)))
 
         await asyncio.gather(*[branch(seconds) for seconds in (50, 20, 40, 20)])
 
@@ -396,7 +396,7 @@ async def a_slow_database_does_not_hold_up_a_branch(backend: Backend) -> None:
     async def gathers(step: Step, input: dict[str, Any]) -> None:
         async def branch(seconds: float) -> None:
             await step.sleep("nap", seconds)
-            await step.run("woke", lambda: moments.append(later(world, 0)))
+            await step.run(f"woke after {seconds}", lambda: moments.append(later(world, 0)))
 
         await asyncio.gather(branch(1000), branch(10))
 
@@ -457,7 +457,7 @@ async def the_first_of_two_ends_the_wait(backend: Backend) -> None:
         await gate.reached()
         gate.open()
         assert await bounded(handle.result()) == "work"
-        await move(world, 5000)
+        await move(world, 1500)
         assert (await run_of(durably, handle.id)).status == "completed"
 
 
@@ -546,19 +546,18 @@ async def a_stop_does_not_wait_for_a_sleep(backend: Backend) -> None:
 
 async def a_stop_waits_for_no_sleep_beside_a_step(backend: Backend) -> None:
     """The step that executes is finished; what sleeps beside it is left where it is."""
-    for return_exceptions in (False, True):
-        gate = Gate()
+    gates = {False: Gate(), True: Gate()}
 
-        @job
-        async def gathers(
-            step: Step, input: dict[str, Any], gate: Gate = gate, catches: bool = return_exceptions
-        ) -> list[Any]:
-            steps = (step.run("work", gate.wait, "work"), step.sleep("nap", 100), step.wait_for_signal("go"))
-            return list(await asyncio.gather(*steps, return_exceptions=catches))
+    @job
+    async def gathers(step: Step, input: dict[str, bool]) -> list[Any]:
+        work = step.run("work", gates[input["catches"]].wait, "work")
+        steps = (work, step.sleep("nap", 100), step.wait_for_signal("go"))
+        return list(await asyncio.gather(*steps, return_exceptions=input["catches"]))
 
+    for catches, gate in gates.items():
         async with World(backend) as world:
             first = await world.started(gathers)
-            handle = await first.trigger(gathers)
+            handle = await first.trigger(gathers, {"catches": catches})
             await gate.reached()
             stopping = asyncio.ensure_future(first.stop())
             await settled()

@@ -142,6 +142,7 @@ async def no_time_at_all_is_too_long(backend: Backend) -> None:
         timed = _timed(slow, timeout=0)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
+        await slow.gate.reached()
         await move(world, 0.001)
         run = await becomes(durably, handle.id, "failed")
         assert run.error == "TimeoutError: step 'slow' took longer than 0 s"
@@ -159,6 +160,8 @@ async def a_time_that_is_none_is_refused(backend: Backend) -> None:
             except InvalidInput as error:
                 refused.append(error)
 
+    async def slow(step: Step, input: dict[str, Any]) -> None: ...
+
     called: list[int] = []
     async with World(backend) as world:
         durably = await world.engine(asks)
@@ -169,7 +172,7 @@ async def a_time_that_is_none_is_refused(backend: Backend) -> None:
         assert await durably.get_steps(handle.id) == []
     for value in values:
         try:
-            job(timeout=value)
+            job(timeout=value)(slow)
         except InvalidInput:
             continue
         raise AssertionError(f"a job with a time-out of {value!r}")
@@ -499,18 +502,19 @@ async def the_time_runs_on_while_a_run_waits(backend: Backend) -> None:
     async def broken() -> None:
         raise ValueError
 
-    for wait in (sleeps, listens, listens_for_ever, tries):
+    waits = (sleeps, listens, listens_for_ever, tries)
+
+    @job(timeout=60, retry=Retry(initial_delay=0))
+    async def timed(step: Step, input: dict[str, Any]) -> None:
+        try:
+            await waits[input["n"]](step)
+        except Exception:
+            return
+
+    for n in range(len(waits)):
         async with World(backend) as world:
-
-            @job(timeout=60, retry=Retry(initial_delay=0))
-            async def timed(step: Step, input: dict[str, Any], wait: Any = wait) -> None:
-                try:
-                    await wait(step)
-                except Exception:
-                    return
-
             durably = await world.started(timed, polling_interval=LONG)
-            handle = await durably.trigger(timed)
+            handle = await durably.trigger(timed, {"n": n})
             await becomes(durably, handle.id, "waiting")
             await _fails_at(world, durably, handle.id, 60, "waiting")
             await durably.delete_run(handle.id)

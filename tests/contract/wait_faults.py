@@ -67,8 +67,8 @@ async def _is_whole(world: World, durably: Durably, run_id: str, life: Life) -> 
     assert set(results) == RESULTS and set(results.values()) == {1}, results
     assert set(life.acknowledged) == {"first", "part", "third", "last"}
     types = await types_of(durably, run_id)
-    # A sleep, a nap, a signal's wait and one that timed out; three steps that failed before they succeeded.
-    assert types.count("step:wait") == 4 and types.count("step:fail") == 1, types
+    # A sleep, a nap and a wait that timed out, and perhaps one for a signal that had not come yet.
+    assert types.count("step:wait") in (3, 4) and types.count("step:fail") == 1, types
     assert 1 <= types.count("step:retry") <= 5, types
     assert await world.rows("SELECT count(*) FROM durably_signals WHERE run_id = ? AND name = 'approve'", run_id) == [
         (1,)
@@ -207,12 +207,12 @@ async def a_request_that_fails_at_any_batch_can_be_made_again(backend: Backend) 
     for fault in faults:
         for at in range(1, 5):
             async with World(backend) as world:
-                life, faulty = Life(), list[FaultyExecutor]()
+                life, faulty, key = Life(), list[FaultyExecutor](), f"{fault} {at}"
                 waiting = _waiting(life)
                 working = await world.started(waiting)
                 asking = await world.engine(waiting, through=_faulty(fault, faulty, lambda inner: inner))
                 faulty[0].at = at
-                handle = await _insisting(lambda a=asking, w=waiting: a.trigger(w, {}, idempotency_key="k"))  # type: ignore[misc]
+                handle = await _insisting(lambda a=asking, w=waiting, k=key: a.trigger(w, {}, idempotency_key=k))  # type: ignore[misc]
                 await _insisting(lambda a=asking, h=handle: a.signal(h.id, "approve", "yes"))  # type: ignore[misc]
                 await _until_done(world, working, handle.id)
                 assert (await run_of(working, handle.id)).output == EXPECTED
