@@ -33,10 +33,26 @@ threads   sync steps run in threads
 busy      `hold()` works: the database can be held by somebody else
 """
 
-SUITES = ("executor", "store", "migrations", "engine", "steps", "control", "events", "leases", "faults", "simulation")
+SUITES = (
+    "executor",
+    "store",
+    "migrations",
+    "engine",
+    "steps",
+    "control",
+    "events",
+    "leases",
+    "retries",
+    "timeouts",
+    "durable_time",
+    "signals",
+    "faults",
+    "wait_faults",
+    "simulation",
+)
 """The modules with cases, in the order in which they build on each other."""
 
-BARE = ("executor", "faults", "simulation")
+BARE = ("executor", "faults", "wait_faults", "simulation")
 """Those of them that are not bound behind a wrapper: what they do to batches themselves would be undone by it."""
 
 SECONDS_PER_CASE = 60
