@@ -267,7 +267,7 @@ async def a_step_beside_a_call_is_not_held_up_nor_cut_off(backend: Backend) -> N
     @job
     async def parent(step: Step, input: dict[str, Any]) -> list[str]:
         async def own() -> str:
-            return await step.run("one", gate.wait, "one") + await step.run("two", gate.wait, " two")
+            return str(await step.run("one", gate.wait, "one") + await step.run("two", gate.wait, " two"))
 
         return list(await asyncio.gather(step.call(child), own()))
 
@@ -510,7 +510,8 @@ async def what_cannot_be_called_is_said_at_once_and_starts_nothing(backend: Back
     @job
     async def parent(step: Step, input: dict[str, Any]) -> None:
         caught = []
-        for start in (step.call, step.trigger):
+        starts: tuple[Any, ...] = (step.call, step.trigger)
+        for start in starts:
             for called, given, kind in (
                 ("none", {}, NotFound),
                 (stranger, {}, NotFound),
@@ -521,15 +522,16 @@ async def what_cannot_be_called_is_said_at_once_and_starts_nothing(backend: Back
                     await start(called, given)
                 except kind as error:
                     caught.append(f"{type(error).__name__}: {error}")
-        for options in (
+        wrong: tuple[dict[str, Any], ...] = (
             {"delay": 1, "run_at": 1},
             {"delay": -1},
             {"priority": True},
             {"concurrency_key": ""},
             {"labels": {"a": 1}},
-        ):
+        )
+        for options in wrong:
             try:
-                await step.trigger(double, {"n": 1}, **options)  # type: ignore[arg-type]
+                await step.trigger(double, {"n": 1}, **options)
             except InvalidInput as error:
                 caught.append(str(error))
         seen.append(caught)
@@ -675,7 +677,8 @@ async def another_engine_can_cancel_a_family(backend: Backend) -> None:
         await world.advance(6)
         assert [event.step_name for event in heard.of("step:cancel")] == ["bottom"]
         assert {run.status for run in await asking.get_runs()} == {"cancelled"}
-        assert not heard.of("worker:error", "run:fail", "run:complete")
+        wrong = heard.of("worker:error", "run:fail", "run:complete")
+        assert not wrong, [(event.type, event.error, event.context) for event in wrong]
 
 
 async def a_child_that_is_cancelled_with_its_parent_does_not_wake_it(backend: Backend) -> None:

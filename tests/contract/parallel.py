@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import random
 from collections.abc import Awaitable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+from durably_web.engine import Durably
 from durably_web.errors import RunCancelled
 from durably_web.jobs import Job, job
 from durably_web.records import Run
@@ -131,7 +131,7 @@ async def no_more_items_are_under_way_than_asked_for(backend: Backend) -> None:
         assert await _most_under_way(backend, options) == expected, options
 
 
-async def _most_under_way(backend: Backend, options: dict[str, int]) -> int:
+async def _most_under_way(backend: Backend, options: dict[str, Any]) -> int:
     executing: list[int] = []
     most: list[int] = []
 
@@ -250,14 +250,13 @@ async def a_replayed_failure_is_the_same(backend: Backend) -> None:
 
 
 async def _replay_failure(backend: Backend, crash_early: bool) -> None:
-    gate, late = Gate(), Gate()
+    gate, early, late = Gate(), Gate(), Gate()
     seen: list[str] = []
     begun: list[int] = []
 
     async def work(n: int) -> int:
         begun.append(n)
-        if n == 1:
-            await late.wait(n)
+        await (late if n == 1 else early).wait(n)
         if n in (0, 2):
             raise KeyError(n)
         return n
@@ -273,7 +272,9 @@ async def _replay_failure(backend: Backend, crash_early: bool) -> None:
     async with World(backend) as world:
         first = await world.started(maps)
         handle = await first.trigger(maps)
+        await early.reached(2)
         await late.reached()
+        early.open()
         async with asyncio.timeout(10):
             while len(await first.get_steps(handle.id)) < 2:  # noqa: ASYNC110 — both failures are stored
                 await asyncio.sleep(0)
@@ -289,6 +290,45 @@ async def _replay_failure(backend: Backend, crash_early: bool) -> None:
         assert (await run_of(second, handle.id)).status == "completed"
         assert set(seen) == {"0"} and sorted(set(begun)) == [0, 1, 2], (seen, begun)
         assert begun.count(0) == begun.count(2) == 1
+
+
+async def a_replay_that_takes_its_time_begins_nothing_after_a_failure(backend: Backend) -> None:
+    """The failure is known from the store: items behind it must not begin while a replay lets others run."""
+    gates = [Gate() for _ in range(3)]
+    begun: list[int] = []
+    done = Gate()
+
+    async def work(n: int) -> int:
+        begun.append(n)
+        await gates[n].wait(n)
+        return await _square(-n if n == 2 else n)
+
+    @job
+    async def maps(step: Step, input: dict[str, Any]) -> str:
+        # More than a turn of the loop may take, so that the replay of the first results makes way.
+        world.clock.advance(0.02)
+        try:
+            await step.map("work", work, range(6), concurrency=3)
+        except ValueError:
+            return await step.run("done", done.wait, "done")
+        return "no failure"
+
+    async with World(backend) as world:
+        first = await world.started(maps)
+        handle = await first.trigger(maps)
+        for n in (2, 0, 1):
+            await gates[n].reached()
+        for n in (2, 0, 1):
+            gates[n].open()
+            await turns()
+        await done.reached()
+        await world.crash(first)
+        await world.expire()
+        done.open()
+        second = await world.engine(maps)
+        await bounded(second.process_until_idle())
+        assert await second.output_of(handle.id, timeout=5) == "done"
+        assert sorted(begun) == [0, 1, 2], begun
 
 
 async def exceptions_can_be_results(backend: Backend) -> None:
@@ -324,6 +364,7 @@ async def a_retried_run_keeps_the_items_that_have_results(backend: Backend) -> N
 
     async def work(n: int) -> int:
         begun.append(n)
+        await turns(3)
         return await _square(-n if n in troubles else n)
 
     @job
@@ -444,9 +485,13 @@ async def a_thousand_items_share_their_writes(backend: Backend) -> None:
         counting.append(CountingExecutor(inner))
         return counting[0]
 
+    async def work(n: int) -> int:
+        await turns(1)
+        return n * n
+
     @job
     async def maps(step: Step, input: dict[str, Any]) -> int:
-        return sum(await step.map("square", _square, range(1000), concurrency=20))
+        return sum(await step.map("square", work, range(1000), concurrency=20))
 
     async with World(backend) as world:
         durably = await world.engine(maps, through=through)
@@ -598,12 +643,16 @@ async def _wake(backend: Backend, order: Sequence[str]) -> None:
                 await durably.signal(handle.id, "signal", {"x": 1})
             else:
                 gate.open()
-            await until(functools.partial(_has, done, number))
-            await bounded(durably.stop())
+            await bounded(_stored(durably, handle.id, f"after {event}"))
+            assert done == list(order[:number])
+            await world.crash(durably)
+            await world.expire()
             durably = await world.started(child, gathers)
         assert await world.drive(durably.output_of(handle.id)) == [None, {"x": 1}, "child"]
         assert done == list(order)
 
 
-def _has(done: list[str], count: int) -> bool:
-    return len(done) == count
+async def _stored(durably: Durably, run_id: str, name: str) -> None:
+    """Wait until a step has a stored result."""
+    while name not in {one.name for one in await durably.get_steps(run_id)}:  # noqa: ASYNC110 — whoever stores it
+        await asyncio.sleep(0)
