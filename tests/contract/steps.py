@@ -221,14 +221,13 @@ async def what_cannot_be_stored_is_named_with_its_step(backend: Backend) -> None
     cycle: list[Any] = []
     cycle.append(cycle)
     cases: list[tuple[Any, str]] = [
-        ({1, 2}, "set"),
+        ({object()}, "object"),
         ({"a": [1, object()]}, "value['a'][1]"),
         ({"a": float("nan")}, "nan"),
         (float("inf"), "inf"),
-        ({1: "a"}, "key 1"),
-        ({"a": {None: 1}}, "key None"),
-        ([({2: 3},)], "key 2"),
-        (b"bytes", "bytes"),
+        ({1: object()}, "object"),
+        ([({2: {object()}},)], "object"),
+        (bytearray(b"bytes"), "bytearray"),
         (cycle, "nested"),
         (10**5000, "cannot be stored"),
     ]
@@ -243,7 +242,7 @@ async def what_cannot_be_stored_is_named_with_its_step(backend: Backend) -> None
                 errors.append(str(error))
         for text, (_, part) in zip(errors, cases, strict=True):
             assert part in text and "step 'bad " in text, (text, part)
-        await step.run("last", lambda: {3, 4})
+        await step.run("last", lambda: {object()})
         return "not reached"
 
     async with World(backend) as world:
@@ -288,7 +287,7 @@ async def a_result_is_from_the_start_what_a_replay_gives(backend: Backend) -> No
         gate.open()
         await (await world.engine(keeps)).process_one()
         assert len(seen) == 2 and seen[0] == seen[1] and repr(seen[0]) == repr(seen[1])
-        assert seen[0]["pair"] == [1, 2.0] and type(seen[0]["one"]) is float
+        assert seen[0]["pair"] == (1, 2.0) and type(seen[0]["one"]) is float
 
 
 async def names_of_steps_are_checked(backend: Backend) -> None:
