@@ -39,6 +39,7 @@ SUITES = (
     "migrations",
     "engine",
     "steps",
+    "values",
     "control",
     "events",
     "leases",
