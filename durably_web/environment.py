@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web.clock import Clock
@@ -16,16 +16,21 @@ from durably_web.store.store import Store
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from durably_web.execution import Execution
     from durably_web.store.rows import Lease
 
 
 class Hooks:
-    """Contexts that somebody wants executions to be in; `None` costs nothing."""
+    """What somebody wants to be around executions; `None` costs nothing.
+
+    `around_run` is awaited in the place of `Execution.run`, and awaits that; it is called once for each lease.
+    `around_step` is entered for each call of a step's function.
+    """
 
     __slots__ = ("around_run", "around_step")
 
     def __init__(self) -> None:
-        self.around_run: Callable[[Lease], AbstractContextManager[object]] | None = None
+        self.around_run: Callable[[Execution], Coroutine[Any, Any, object]] | None = None
         self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
 
 

@@ -130,12 +130,8 @@ class Execution:
                 changes.notify(WAITS)
 
     async def _call_job(self) -> str:
-        around = self.environment.hooks.around_run
         value = self._codec.decode(self.lease.input)
-        if around is None:
-            return self._encode_output(await self._job.execute(Step(self), value))
-        with around(self.lease):
-            return self._encode_output(await self._job.execute(Step(self), value))
+        return self._encode_output(await self._job.execute(Step(self), value))
 
     def end(self, reason: ControlFlow) -> None:
         """End it from outside: at its next await, and at the latest at its next step."""

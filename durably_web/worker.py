@@ -210,8 +210,9 @@ class Worker:
             renew=self._renew,
         )
         self._store.writers += 1
+        around = self._environment.hooks.around_run
         task: asyncio.Task[object] = asyncio.get_running_loop().create_task(
-            execution.run(), name=f"durably run {lease.run_id}"
+            execution.run() if around is None else around(execution), name=f"durably run {lease.run_id}"
         )
         self._executing[lease.run_id] = (execution, task)
         task.add_done_callback(lambda task: self._ended(lease.run_id, task))
