@@ -112,6 +112,11 @@ def store(value: object, codec: Codec | None = None) -> tuple[str, Any]:
 
 
 def _store_by(codec: Codec, value: object) -> tuple[str, Any]:
+    # Ours around another codec, which is looked at once and not twice.
+    own = getattr(codec, "_store", None)
+    if own is not None:
+        stored: tuple[str, Any] = own(value)
+        return stored
     text = codec.encode(value)
     if type(text) is not str:
         raise NotSerializable(f"{type(codec).__name__}.encode() must give a str, not a {type(text).__name__}")

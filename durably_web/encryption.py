@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from durably_web.codec import Codec, JsonCodec
+from durably_web.codec import Codec, JsonCodec, store
 from durably_web.errors import DecryptionFailed
 
 _VERSION = "1"
@@ -38,7 +38,7 @@ class AesGcmCodec:
             raise ValueError(
                 f"a key is {_KEY_BYTES} random bytes, such as os.urandom({_KEY_BYTES}); pass one or several"
             )
-        self._inner = JsonCodec() if inner is None else inner
+        self._inner: Codec = JsonCodec() if inner is None else inner
         cipher = _BrowserCipher if sys.platform == "emscripten" else _NativeCipher
         self._ciphers: dict[str, _Cipher] = {_key_id(one): cipher(one) for one in keys}
         self._first = _key_id(keys[0])
@@ -51,6 +51,9 @@ class AesGcmCodec:
 
     def decode(self, text: str, /) -> Any:
         return self._inner.decode(text)
+
+    def _store(self, value: object) -> tuple[str, Any]:
+        return store(value, self._inner)
 
     async def seal(self, texts: list[str], /) -> list[str]:
         """Each text under the first key, as `1:<key id>:<base64>`."""
