@@ -1,0 +1,219 @@
+"""The routes, as one table: what each asks of the engine, and which query parameters it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from durably_web.api import parsing
+from durably_web.api.parsing import BadRequest, Request
+from durably_web.errors import NotFound
+from durably_web.store import operations
+
+if TYPE_CHECKING:
+    from durably_web.engine import Durably
+    from durably_web.handle import RunHandle
+
+MOST_EVENTS = 500
+
+_DONE = {"success": True}
+
+
+async def answer(durably: Durably, request: Request) -> Any:
+    """The body of the answer. Raises `BadRequest`, `NotFound`, and what the engine raises."""
+    route = ROUTES.get((request.method, request.path))
+    if route is None:
+        raise NotFound(f"there is no {request.method} {request.path}")
+    unknown = [
+        name
+        for name in request.query
+        if name not in route.query and not ("label." in route.query and name.startswith("label."))
+    ]
+    if unknown:
+        known = f"it knows {', '.join(route.query)}" if route.query else "it knows none"
+        raise BadRequest(f"{request.path} has no parameter {', '.join(sorted(unknown))}; {known}")
+    return await route.handler(durably, request)
+
+
+# -- triggers and signals ----------------------------------------------------------------------------------
+
+
+async def _trigger(durably: Durably, request: Request) -> Any:
+    body = parsing.fields(request.body, "a trigger", parsing.TRIGGER_FIELDS)
+    job = parsing.text(body.get("jobName"), "jobName")
+    return _made(await durably.trigger(job, body.get("input"), **parsing.trigger_options(body)))
+
+
+async def _trigger_many(durably: Durably, request: Request) -> Any:
+    body = parsing.fields(request.body, "the body", ("jobName", "items"))
+    job = parsing.text(body.get("jobName"), "jobName")
+    items = body.get("items")
+    if not isinstance(items, list):
+        raise BadRequest("items must be a JSON array")
+    asked = []
+    for number, item in enumerate(items):
+        given = parsing.fields(item, f"items[{number}]", parsing.ITEM_FIELDS)
+        try:
+            asked.append({"input": given.get("input"), **parsing.trigger_options(given)})
+        except BadRequest as error:
+            raise BadRequest(f"items[{number}]: {error}") from None
+    handles: list[RunHandle[Any]] = await durably.trigger_many(job, asked)
+    return [_made(handle) for handle in handles]
+
+
+def _made(handle: RunHandle[Any]) -> dict[str, Any]:
+    return {"runId": handle.id, "disposition": handle.disposition}
+
+
+async def _signal(durably: Durably, request: Request) -> Any:
+    await durably.signal(_run_id(request), parsing.required(request.query, "name"), request.body)
+    return _DONE
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+async def _runs(durably: Durably, request: Request) -> Any:
+    runs = await durably.get_runs(
+        **parsing.which(request.query),
+        limit=parsing.whole(request.query, "limit"),
+        offset=parsing.whole(request.query, "offset"),
+        after=request.query.get("after"),
+    )
+    return [run.to_wire() for run in runs]
+
+
+async def _run(durably: Durably, request: Request) -> Any:
+    run_id = _run_id(request)
+    run = await durably.get_run(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    return run.to_wire()
+
+
+async def _steps(durably: Durably, request: Request) -> Any:
+    return [step.to_wire() for step in await durably.get_steps(_run_id(request))]
+
+
+async def _logs(durably: Durably, request: Request) -> Any:
+    return [entry.to_wire() for entry in await durably.get_logs(_run_id(request))]
+
+
+async def _events(durably: Durably, request: Request) -> Any:
+    """One page of stored events; `ended` says that no more can follow."""
+    run_id = request.query.get("runId")
+    after = parsing.whole(request.query, "after") or 0
+    limit = parsing.whole(request.query, "limit")
+    limit = MOST_EVENTS if limit is None else limit
+    if not 1 <= limit <= MOST_EVENTS:
+        raise BadRequest(f"limit must be a number from 1 to {MOST_EVENTS}")
+    page = await durably._store.read(operations.read_events(run_id, after, limit, durably._codec))
+    if not page.known:
+        raise NotFound(f"there is no run {run_id}")
+    return {"events": [event.to_wire() for event in page.events], "ended": page.ended}
+
+
+async def _stats(durably: Durably, request: Request) -> Any:
+    return (await durably.stats()).to_wire()
+
+
+# -- one run -----------------------------------------------------------------------------------------------
+
+
+async def _cancel(durably: Durably, request: Request) -> Any:
+    await durably.cancel(_run_id(request))
+    return _DONE
+
+
+async def _retry(durably: Durably, request: Request) -> Any:
+    await durably.retry(_run_id(request))
+    return _DONE
+
+
+async def _retrigger(durably: Durably, request: Request) -> Any:
+    return {**_DONE, "runId": (await durably.retrigger(_run_id(request))).id}
+
+
+async def _fork(durably: Durably, request: Request) -> Any:
+    from_step = parsing.required(request.query, "fromStep") if "fromStep" in request.query else None
+    return {**_DONE, "runId": (await durably.fork(_run_id(request), from_step=from_step)).id}
+
+
+async def _delete(durably: Durably, request: Request) -> Any:
+    await durably.delete_run(_run_id(request))
+    return _DONE
+
+
+async def _pause(durably: Durably, request: Request) -> Any:
+    run_id, job = _run_or_job(request)
+    await (durably.pause(run_id) if run_id is not None else durably.pause_job(job))
+    return _DONE
+
+
+async def _resume(durably: Durably, request: Request) -> Any:
+    run_id, job = _run_or_job(request)
+    await (durably.resume(run_id) if run_id is not None else durably.resume_job(job))
+    return _DONE
+
+
+def _run_id(request: Request) -> str:
+    return parsing.required(request.query, "runId")
+
+
+def _run_or_job(request: Request) -> tuple[str | None, str]:
+    if ("runId" in request.query) == ("jobName" in request.query):
+        raise BadRequest("give one of runId and jobName")
+    if "runId" in request.query:
+        return _run_id(request), ""
+    return None, parsing.required(request.query, "jobName")
+
+
+# -- many runs ---------------------------------------------------------------------------------------------
+
+
+def _bulk(verb: str) -> Handler:
+    async def handler(durably: Durably, request: Request) -> Any:
+        return {"count": await getattr(durably, f"{verb}_runs")(**parsing.which(request.query))}
+
+    return handler
+
+
+async def _purge(durably: Durably, request: Request) -> Any:
+    body = parsing.fields(request.body, "the body", ("olderThan", "olderThanMs", "limit"))
+    limit = {"limit": parsing.count(body["limit"], "limit")} if "limit" in body else {}
+    return {"count": await durably.purge_runs(older_than=parsing.age_or_moment(body), **limit)}
+
+
+Handler = Callable[["Durably", Request], Awaitable[Any]]
+
+
+class Route(NamedTuple):
+    """`query` names the parameters; `label.` stands for all that begin like it."""
+
+    handler: Handler
+    query: tuple[str, ...] = ()
+
+
+_RUN = ("runId",)
+_FILTER = ("jobName", "status", "label.", "createdBefore")
+
+ROUTES: dict[tuple[str, str], Route] = {
+    ("POST", "/trigger"): Route(_trigger),
+    ("POST", "/trigger-many"): Route(_trigger_many),
+    ("POST", "/signal"): Route(_signal, ("runId", "name")),
+    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after")),
+    ("GET", "/run"): Route(_run, _RUN),
+    ("GET", "/steps"): Route(_steps, _RUN),
+    ("GET", "/logs"): Route(_logs, _RUN),
+    ("GET", "/events"): Route(_events, ("runId", "after", "limit")),
+    ("GET", "/stats"): Route(_stats),
+    ("POST", "/cancel"): Route(_cancel, _RUN),
+    ("POST", "/retry"): Route(_retry, _RUN),
+    ("POST", "/retrigger"): Route(_retrigger, _RUN),
+    ("POST", "/fork"): Route(_fork, ("runId", "fromStep")),
+    ("DELETE", "/run"): Route(_delete, _RUN),
+    ("POST", "/pause"): Route(_pause, ("runId", "jobName")),
+    ("POST", "/resume"): Route(_resume, ("runId", "jobName")),
+    ("POST", "/purge"): Route(_purge),
+    **{("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER) for verb in "cancel retry pause resume delete".split()},
+}
