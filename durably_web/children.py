@@ -31,14 +31,14 @@ class Child(NamedTuple):
 
 async def call(execution: Execution, key: str, child: Child) -> Any:
     """Start a run and wait for its output. Started at most once: the entry that says so is stored with it."""
-    now = await execution.begin()
+    started_at = await execution.begin()
     begun = execution.history.waits.get(key)
-    if begun is not None:
+    if begun is not None and not (begun.retried and await _has_failed(execution, begun.detail["child"])):
         run_id, started_at = begun.detail["child"], begun.at
     else:
-        run_id, started_at = execution.environment.make_id(), now
+        run_id = execution.environment.make_id()
         detail = {"child": run_id}
-        await _start(execution, "step:wait", key, codec.encode(detail), detail, child, run_id, now)
+        await _start(execution, "step:wait", key, codec.encode(detail), detail, child, run_id, started_at)
     while True:
         outcome = await execution.read(operations.child_outcome(run_id))
         error = _error_of(outcome, run_id, child.job.name)
@@ -61,6 +61,12 @@ async def trigger(execution: Execution, key: str, child: Child) -> str:
     text = execution.environment.codec.encode(run_id)
     await _start(execution, "step:complete", key, text, run_id, child, run_id, now)
     return run_id
+
+
+async def _has_failed(execution: Execution, run_id: str) -> bool:
+    """Such as one that was cancelled with its parent. When that is retried, it calls another one."""
+    outcome = await execution.read(operations.child_outcome(run_id))
+    return _error_of(outcome, run_id, "") is not None
 
 
 def _error_of(outcome: ChildOutcome | None, run_id: str, job_name: str) -> DurablyError | None:

@@ -16,10 +16,11 @@ class Tries(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A wait that has begun, and when; `detail` says what for."""
+    """A wait that has begun, and when; `detail` says what for. The run may have been `retried` since."""
 
     detail: dict[str, Any]
     at: int
+    retried: bool = False
 
 
 class History:
@@ -44,8 +45,12 @@ class History:
         if entry.type == "run:retry":
             self.outcomes = {name: stored for name, stored in self.outcomes.items() if stored.type == "step:complete"}
             self.tries.clear()
-            # Those of a policy say which one they are; a user's request begins anew.
+            self.waits = {name: begun._replace(retried=True) for name, begun in self.waits.items()}
+            # Those of a policy say which one they are; a user's request begins anew, and with it the time in which
+            # a signal must come. What sleeps, sleeps until the same instant.
             self.run_tries = 0 if entry.data is None else codec.decode(entry.data)["attempt"]
+            if entry.data is None:
+                self.waits = {name: begun for name, begun in self.waits.items() if "signal" not in begun.detail}
         elif key is None or entry.type == "log:write":
             return
         elif entry.type == "step:complete":
