@@ -15,10 +15,10 @@ from durably_web.jobs import Job, job
 from durably_web.records import Run
 from durably_web.retry import Retry
 from durably_web.steps import Step
-from durably_web.store.batch import Executor
+from durably_web.store.batch import Batch, Executor, Rows
 from tests.contract import Backend
-from tests.support.executors import CountingExecutor
-from tests.support.scenes import run_of
+from tests.support.executors import CountingExecutor, Wrapper
+from tests.support.scenes import becomes, run_of
 from tests.support.world import Gate, World, bounded, raised, turns, until
 
 
@@ -625,7 +625,7 @@ async def _wake(backend: Backend, order: Sequence[str]) -> None:
 
         return list(
             await asyncio.gather(
-                branch("sleep", step.sleep("sleep", 10_000)),
+                branch("sleep", step.sleep("sleep", 200)),
                 branch("signal", step.wait_for_signal("signal")),
                 branch("child", step.call(child)),
             )
@@ -637,7 +637,7 @@ async def _wake(backend: Backend, order: Sequence[str]) -> None:
         await gate.reached()
         for number, event in enumerate(order, 1):
             if event == "sleep":
-                world.clock.advance(10_000)
+                world.clock.advance(200)
                 await world.advance(1)
             elif event == "signal":
                 await durably.signal(handle.id, "signal", {"x": 1})
@@ -650,6 +650,48 @@ async def _wake(backend: Backend, order: Sequence[str]) -> None:
             durably = await world.started(child, gathers)
         assert await world.drive(durably.output_of(handle.id)) == [None, {"x": 1}, "child"]
         assert done == list(order)
+
+
+async def a_run_does_not_wait_while_the_end_of_a_wait_is_being_stored(backend: Backend) -> None:
+    """On a slow database: the branch behind it goes on, however long the others wait."""
+
+    class Slow(Wrapper):
+        async def run(self, batch: Batch) -> list[Rows]:
+            await turns(50)
+            return await self.inner.run(batch)
+
+    @job
+    async def child(step: Step, input: dict[str, Any]) -> None:
+        await step.sleep("long", 10_000)
+
+    @job
+    async def gathers(step: Step, input: dict[str, Any]) -> None:
+        async def branch(name: str, waiting: Awaitable[Any]) -> None:
+            await waiting
+            await step.run(f"after {name}", _said, [], name)
+
+        await asyncio.gather(
+            branch("sleep", step.sleep("sleep", 5)),
+            branch("signal", step.wait_for_signal("signal")),
+            branch("child", step.call(quick_child)),
+            step.wait_for_signal("never"),
+            step.call(child),
+        )
+
+    async with World(backend) as world:
+        durably = await world.started(child, gathers, quick_child, through=Slow)
+        handle = await durably.trigger(gathers)
+        await bounded(_stored(durably, handle.id, "after child"))
+        await becomes(durably, handle.id, "waiting")
+        await durably.signal(handle.id, "signal")
+        await bounded(_stored(durably, handle.id, "after signal"))
+        await becomes(durably, handle.id, "waiting")
+        world.clock.advance(5)
+        await bounded(_stored(durably, handle.id, "after sleep"))
+
+
+@job
+async def quick_child(step: Step, input: dict[str, Any]) -> None: ...
 
 
 async def _stored(durably: Durably, run_id: str, name: str) -> None:
