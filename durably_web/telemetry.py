@@ -1,0 +1,278 @@
+"""Spans and metrics by OpenTelemetry: the extra `durably-web[otel]`.
+
+    from durably_web.telemetry import instrument
+
+    durably = Durably("app.db", jobs=[import_csv])
+    uninstrument = instrument(durably)  # the global providers; or tracer_provider=…, meter_provider=…
+
+Spans. Each execution of a run is a span `durably.run <job>` of kind CONSUMER, with `durably.run_id`, `durably.job`,
+`durably.attempt` (how many times the run has been taken up), the labels as `durably.label.<key>`, and at its end
+`durably.status`: `completed`, `failed`, `cancelled`; `waiting` (asleep, or for a signal, a child or its next try) and
+`pending` (given back by a worker that stops) when the run goes on later; `lost` when it is another worker's by now.
+Only an execution that an exception ended is an error. Each call of a step's function is a span `durably.step <key>` in
+it, with `durably.step`, `durably.attempt` and `durably.status`. It is current while the function runs, in threads too,
+so the spans of other libraries nest below.
+
+A run belongs to the trace of whoever triggered it: its spans are children of the span that was current at `trigger`,
+those of a child run are below its parent's. A run that waits has a span for each time it is taken up, and each links
+to the one before.
+
+Metrics. Counters `durably.runs` (`durably.job`, `durably.status`: how runs ended) and `durably.steps` (`durably.job`,
+`durably.outcome`: `completed`, `failed`, `retried`; sleeps, waits and children are steps too); histograms, in seconds,
+`durably.run.duration` (from a run's first start to its end, waits included), `durably.run.wait` (from when a run was
+due to its first start) and `durably.step.duration` (one call of a step's function; with `error.type` when it raised);
+and `durably.runs.active`, the runs that this process executes right now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, LiteralString, TypeVar, cast
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+except ImportError as error:
+    raise ImportError("telemetry needs OpenTelemetry: pip install 'durably-web[otel]'") from error
+
+from durably_web import __version__, failures
+from durably_web.errors import Conflict, RunSuspended, StoreError
+from durably_web.store.batch import Operation, Rows
+from durably_web.store.operations.building import operation
+
+if TYPE_CHECKING:
+    from durably_web.engine import Durably
+    from durably_web.events import Event
+    from durably_web.execution import Execution
+    from durably_web.store.rows import Lease
+
+T = TypeVar("T")
+
+SELECT_DUE: LiteralString = "SELECT created_at, run_at FROM durably_runs WHERE id = ?"
+
+# Seconds. From a step that only reckons to a run that waited for a day.
+_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
+
+# Of so many runs it is remembered where their spans belong.
+_REMEMBERED = 10_000
+
+_OUTCOMES = {"step:complete": "completed", "step:fail": "failed", "step:retry": "retried"}
+_ENDS = {"run:complete": "completed", "run:fail": "failed", "run:cancel": "cancelled"}
+
+
+def instrument(
+    durably: Durably,
+    tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
+) -> Callable[[], None]:
+    """Make spans and metrics of what this engine executes, until the result is called.
+
+    Raises `Conflict` for an engine that is instrumented already.
+    """
+    hooks = durably._environment.hooks
+    if hooks.around_run is not None or hooks.around_step is not None:
+        raise Conflict("this engine is instrumented already: call first what instrument() gave then")
+    telemetry = _Telemetry(
+        durably,
+        trace.get_tracer("durably_web", __version__, tracer_provider),
+        metrics.get_meter("durably_web", __version__, meter_provider),
+    )
+    hooks.around_run, hooks.around_step = telemetry.around_run, telemetry.around_step
+    leaving = [
+        durably.on("run:trigger", telemetry.triggered),
+        *[durably.on(type_, telemetry.ended) for type_ in _ENDS],
+        *[durably.on(type_, telemetry.interrupted) for type_ in ("run:waiting", "run:retry")],
+        *[durably.on(type_, telemetry.step_stored) for type_ in _OUTCOMES],
+    ]
+
+    def uninstrument() -> None:
+        # Once: somebody may have instrumented it anew.
+        if leaving:
+            hooks.around_run = hooks.around_step = None
+        while leaving:
+            leaving.pop()()
+
+    return uninstrument
+
+
+class _Recent(OrderedDict[str, T]):
+    """A dict that forgets its oldest."""
+
+    def __setitem__(self, key: str, value: T) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > _REMEMBERED:
+            self.popitem(last=False)
+
+
+class _Telemetry:
+    def __init__(self, durably: Durably, tracer: trace.Tracer, meter: metrics.Meter) -> None:
+        self._store = durably._environment.store
+        self._clock = durably._environment.clock
+        self._tracer = tracer
+        # By run: the span that it was triggered in, and that of its last execution.
+        self._triggers: _Recent[trace.Span] = _Recent()
+        self._previous: _Recent[trace.SpanContext] = _Recent()
+        self._executing: dict[str, trace.Span] = {}
+        self._statuses: dict[str, str] = {}
+        self._runs = meter.create_counter("durably.runs", "{run}", "Runs that have ended.")
+        self._steps = meter.create_counter("durably.steps", "{step}", "Outcomes of steps that were stored.")
+        self._active = meter.create_up_down_counter("durably.runs.active", "{run}", "Runs that are being executed.")
+        self._run_duration = _seconds(meter, "durably.run.duration", "From a run's first start to its end.")
+        self._run_wait = _seconds(meter, "durably.run.wait", "From when a run was due to its first start.")
+        self._step_duration = _seconds(meter, "durably.step.duration", "Duration of one call of a step's function.")
+
+    # -- hooks -------------------------------------------------------------------------------------------
+
+    async def around_run(self, execution: Execution) -> None:
+        lease = execution.lease
+        if lease.attempt == 1:
+            try:
+                await self._record_wait(lease)
+            except asyncio.CancelledError:
+                # Nobody else would give the lease back.
+                execution.end(RunSuspended())
+                await execution.run()
+                raise
+        job = {"durably.job": lease.job_name}
+        span = self._start_run(lease, job)
+        self._previous[lease.run_id] = span.get_span_context()
+        self._executing[lease.run_id] = span
+        self._active.add(1, job)
+        try:
+            with _current(span):
+                ending = await execution.run()
+            status = self._statuses.get(lease.run_id, "pending") if ending == "suspended" else ending
+            span.set_attribute("durably.status", status)
+            if ending == "completed":
+                # No other execution will ask for them.
+                self._triggers.pop(lease.run_id, None)
+                self._previous.pop(lease.run_id, None)
+        except Exception as error:
+            _fail(span, error)
+            raise
+        finally:
+            self._active.add(-1, job)
+            self._statuses.pop(lease.run_id, None)
+            del self._executing[lease.run_id]
+            span.end()
+
+    @contextmanager
+    def around_step(self, lease: Lease, key: str, attempt: int) -> Iterator[None]:
+        job: dict[str, str] = {"durably.job": lease.job_name}
+        span = self._tracer.start_span(
+            f"durably.step {key}",
+            attributes={**job, "durably.run_id": lease.run_id, "durably.step": key, "durably.attempt": attempt},
+        )
+        status, begun = "cancelled", self._clock.monotonic()
+        try:
+            with _current(span):
+                yield
+            status = "completed"
+        except Exception as error:
+            status = "failed"
+            _fail(span, error)
+            job["error.type"] = _type_of(error)
+            raise
+        finally:
+            if status != "cancelled":
+                self._step_duration.record(self._clock.monotonic() - begun, job)
+            span.set_attribute("durably.status", status)
+            span.end()
+
+    # -- listeners ---------------------------------------------------------------------------------------
+
+    def triggered(self, event: Event) -> None:
+        # Told where it was triggered, so the caller's span is current here.
+        span = trace.get_current_span()
+        if event.run_id is not None and span.get_span_context().is_valid:
+            self._triggers[event.run_id] = trace.NonRecordingSpan(span.get_span_context())
+
+    def ended(self, event: Event) -> None:
+        attributes = {"durably.job": event.job_name or "", "durably.status": _ENDS[event.type]}
+        self._runs.add(1, attributes)
+        if event.duration is not None:
+            self._run_duration.record(event.duration, attributes)
+        self._tell_of_error(event)
+
+    def interrupted(self, event: Event) -> None:
+        if event.run_id in self._executing:
+            self._statuses[event.run_id] = "waiting"
+        self._tell_of_error(event)
+
+    def step_stored(self, event: Event) -> None:
+        self._steps.add(1, {"durably.job": event.job_name or "", "durably.outcome": _OUTCOMES[event.type]})
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _start_run(self, lease: Lease, job: dict[str, str]) -> trace.Span:
+        # Never below whatever was current when the worker was started.
+        parent = self._triggers.get(lease.run_id)
+        previous = self._previous.get(lease.run_id)
+        return self._tracer.start_span(
+            f"durably.run {lease.job_name}",
+            context=Context() if parent is None else trace.set_span_in_context(parent, Context()),
+            kind=trace.SpanKind.CONSUMER,
+            attributes={
+                **{f"durably.label.{key}": value for key, value in lease.labels.items()},
+                **job,
+                "durably.run_id": lease.run_id,
+                "durably.attempt": lease.attempt,
+            },
+            links=[] if previous is None else [trace.Link(previous)],
+        )
+
+    def _tell_of_error(self, event: Event) -> None:
+        """Of a run that is executed here: the execution itself tells only how it ended."""
+        span = self._executing.get(event.run_id or "")
+        if span is not None and event.error is not None:
+            kind, _, message = event.error.partition(": ")
+            attributes = {"exception.type": kind, "exception.message": message}
+            if event.traceback is not None:
+                attributes["exception.stacktrace"] = event.traceback
+            span.add_event("exception", attributes)
+            span.set_attribute("error.type", kind)
+            span.set_status(trace.StatusCode.ERROR, event.error)
+
+    async def _record_wait(self, lease: Lease) -> None:
+        try:
+            due = await self._store.read(_due(lease.run_id))
+        except StoreError:
+            # A figure less; the run itself will find out whether it can be executed.
+            return
+        if due is not None:
+            self._run_wait.record(max(0, lease.started_at - due) / 1000, {"durably.job": lease.job_name})
+
+
+def _due(run_id: str) -> Operation[int | None]:
+    """When a run could begin, in milliseconds; `None` when it is gone."""
+
+    def decode(results: list[Rows]) -> int | None:
+        return max(cast("tuple[int, int]", results[0][0])) if results[0] else None
+
+    return operation("due", "read", decode, (SELECT_DUE, (run_id,)))
+
+
+@contextmanager
+def _current(span: trace.Span) -> Iterator[None]:
+    # What is an error, and when it ends, is decided here and not by its leaving the context.
+    with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def _fail(span: trace.Span, error: Exception) -> None:
+    span.record_exception(error)
+    span.set_attribute("error.type", _type_of(error))
+    span.set_status(trace.StatusCode.ERROR, failures.describe(error))
+
+
+def _type_of(error: Exception) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _seconds(meter: metrics.Meter, name: str, description: str) -> metrics.Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_BOUNDARIES)
