@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +321,7 @@ async def test_siblings_do_not_nest_into_each_other(world: World, collected: Col
 
     @job
     async def parallel(step: Step, input: dict[str, Any]) -> None:
-        mapped = step.map("m", work, ["m[0]", "m[1]"])
+        mapped: Coroutine[Any, Any, list[str]] = step.map("m", work, ["m[0]", "m[1]"])
         await asyncio.gather(step.run("a", work, "a"), step.run("b", work, "b"), mapped)
 
     durably = await instrumented(world, collected, parallel)
