@@ -51,6 +51,7 @@ _EXPORTS = {
     "StoreUnavailable": "errors",
     "StorageFull": "errors",
     "StoreNotDurable": "errors",
+    "DecryptionFailed": "errors",
     "NotADatabase": "errors",
     "SchemaTooNew": "errors",
 }
@@ -94,6 +95,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "StoreUnavailable",
     "StorageFull",
     "StoreNotDurable",
+    "DecryptionFailed",
     "NotADatabase",
     "SchemaTooNew",
 ]
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     from durably_web.engine import Durably
     from durably_web.errors import (
         Conflict,
+        DecryptionFailed,
         DurablyError,
         Fatal,
         InvalidInput,

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
-from durably_web import calls, codec, failures, trying
+from durably_web import calls, codec, failures, shapes, trying
 from durably_web.arguments import seconds_of
 from durably_web.clock import Timer
 from durably_web.context import ended
@@ -170,18 +170,20 @@ class Execution:
         key = self.key(name)
         stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self.replay(stored)
+            return self.replay(stored, fn)
         if retry is None and timeout is None:
             return trying.once(self, key, fn, args)
         return trying.until_done(self, key, fn, args, retry, timeout)
 
-    async def replay(self, stored: StoredEntry) -> Any:
-        """The outcome of a step that an earlier execution has stored."""
+    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None) -> Any:
+        """The outcome of a step that an earlier execution has stored; as `fn` gave it, where its annotation tells."""
         self.check()
         if self._turn_is_over():
             await self._next_turn()
         if stored.type == "step:complete":
-            return None if stored.data is None else self._codec.decode(stored.data)
+            value = None if stored.data is None else self._codec.decode(stored.data)
+            load = None if fn is None else shapes.result_loader(fn)
+            return value if load is None else load(value, f"the stored result of step {stored.step_name!r}")
         assert stored.data is not None
         raise failures.revive(codec.decode(stored.data))
 

@@ -276,7 +276,7 @@ class StepLog:
     def _write(self, level: Level, message: str, data: dict[str, Any]) -> None:
         detail = {"level": level, "message": str(message), "data": data}
         try:
-            text = codec.encode(detail)
+            text = codec.store(detail)[0]
         except NotSerializable:
             # A log line must not end a run.
             detail["data"] = {key: repr(value) for key, value in data.items()}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from durably_web import calls, codec, failures
+from durably_web import calls, codec, failures, shapes
 from durably_web.context import current_step
 from durably_web.errors import NotSerializable
 from durably_web.journal import Draft
@@ -63,7 +63,11 @@ async def once(
     try:
         try:
             result = await _call(execution, key, fn, args, attempt, timeout)
-            text, value = codec.store(result, own_codec)
+            load = shapes.result_loader(fn)
+            if load is None:
+                text, value = codec.store(result, own_codec)
+            else:
+                text, value = codec.store(shapes.plain(result, load), own_codec)
         except NotSerializable as error:
             execution.check_storing()
             error = NotSerializable(f"the result of step {key!r} cannot be stored: {error}")
@@ -84,7 +88,7 @@ async def once(
         current_step.reset(token)
         execution.leave(key, parallel)
     await execution.go_on()
-    return value
+    return value if load is None else load(value, f"the result of step {key!r}")
 
 
 async def _call(
