@@ -1,0 +1,251 @@
+"""Each operation of the store, as it is sent in the scene of `store_scene`; several ways where it has several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from durably_web.codec import JsonCodec
+from durably_web.store import operations
+from durably_web.store.batch import Operation
+from durably_web.store.operations import Entry, Filter, JobLimits
+from tests.support.store_scene import (
+    DONE,
+    EACH_RATED,
+    END,
+    FAILURE,
+    FEW,
+    LOG,
+    NOW,
+    PROGRESS,
+    RATED,
+    WAIT,
+    WAITING,
+    claim,
+    debounced,
+    make_child,
+    trigger,
+)
+
+CODEC = JsonCodec()
+LATE = {"now": NOW + 100_000, "expires_at": NOW + 130_000}
+LIMITS = [JobLimits("job"), JobLimits("other"), JobLimits("child", runs=3), FEW, RATED, EACH_RATED, JobLimits("held")]
+OWN_KEYS = [JobLimits("job", per_key=3)]
+
+TOOK = Entry(3, "step:complete", "wait", '"1"', NOW, NOW, operations.take_signal("leased", 1, 3, "wait", 1))
+CHILD = make_child("leased", 3, "call", trigger("new", "child", labels={"a": "b"}))
+KEYED_CHILD = make_child("leased", 4, "call#2", trigger("new 2", key="k", coalesce=None))
+
+ALL_FILTERS = Filter(["pending", "failed"], "job", {"a": "b"}, NOW + 1, NOW + 1, "z")
+
+
+def _trigger(run_id: str = "new", *args: Any, **options: Any) -> Callable[[], Operation[Any]]:
+    return lambda: operations.trigger(trigger(run_id, *args, **{"now": NOW, **options}))
+
+
+REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
+    "has_schema": [operations.has_schema],
+    "schema_version": [operations.schema_version],
+    "create_schema_table": [operations.create_schema_table],
+    "apply_migration": [],
+    "trigger": [
+        _trigger(),
+        _trigger(input='{"ü":"🦆"}', labels={"a": "b", "ü": "🦆"}, idempotency_key="new", priority=-3),
+        _trigger(labels={"a": "b"}, idempotency_key="used"),
+        _trigger(run_at=NOW + 5, priority=2),
+        _trigger(run_at=NOW - 5),
+        # A key of its own; one that is held; one with a pending run, in each way to meet it.
+        *[_trigger(key="none", coalesce=coalesce) for coalesce in (None, "skip", "replace", "queue")],
+        *[_trigger(key="c", coalesce=coalesce) for coalesce in (None, "skip", "replace", "queue")],
+        *[_trigger(key="f", coalesce=coalesce, labels={"a": "b"}) for coalesce in (None, "skip", "replace", "queue")],
+        *[
+            _trigger(key="f", coalesce=coalesce, idempotency_key="used")
+            for coalesce in (None, "skip", "replace", "queue")
+        ],
+        _trigger(key="f", per_key=2),
+        _trigger(key="f", per_key=2, run_at=NOW + 5),
+        _trigger(key="p", coalesce="replace"),
+        _trigger(key="k", job_name="other", coalesce="skip"),
+        lambda: debounced("new", "none", 1),
+        lambda: debounced("new", "d", 1),
+        lambda: debounced("new", "d", 1, longest_wait=500),
+        lambda: debounced("new", "d", 1, idempotency_key="used"),
+        lambda: debounced("new", "k", 1),
+    ],
+    "trigger_many": [
+        lambda: operations.trigger_many([]),
+        lambda: operations.trigger_many(
+            [
+                trigger("new 1", labels={"a": "b"}),
+                trigger("new 2", idempotency_key="used"),
+                trigger("new 3", idempotency_key="fresh"),
+                trigger("new 4", idempotency_key="fresh"),
+                trigger("new 5", "other", run_at=NOW + 5, priority=1),
+            ]
+        ),
+        lambda: operations.trigger_many(
+            [
+                trigger("new 1", key="none", coalesce=None),
+                trigger("new 2", key="none", input='{"n":2}', coalesce="replace"),
+                trigger("new 3", key="none", input='{"n":3}', coalesce="replace"),
+                trigger("new 4", key="none", coalesce="skip"),
+                trigger("new 5", key="none", coalesce="queue"),
+                trigger("new 6", key="f", coalesce="skip"),
+                trigger("new 7", key="k", coalesce="queue", per_key=5),
+                trigger("new 8", key="none", coalesce=None, idempotency_key="used"),
+            ]
+        ),
+    ],
+    "retrigger": [
+        *[
+            lambda source=source: operations.retrigger("new", source, NOW)
+            for source in ("completed", "cancelled", "pending", "none")
+        ],
+    ],
+    "fork": [
+        *[
+            lambda source=source, step=step: operations.fork("new", source, step, NOW)
+            for source in ("completed", "crashed", "asleep", "pending", "forked", "none")
+            for step in (None, "one", "nap", "no such step")
+        ],
+    ],
+    "claim": [
+        claim,
+        lambda: claim(jobs=[JobLimits("none")]),
+        lambda: claim(limit=1, executing=["pending"]),
+        lambda: claim(**LATE),
+        lambda: claim(**LATE, executing=["leased"], limit=99),
+        *[
+            lambda jobs=jobs, more=more, limit=limit: claim(jobs=jobs, limit=limit, by_limits=True, **more)
+            for jobs in (LIMITS, OWN_KEYS, [], [EACH_RATED], [RATED, FEW])
+            for more in ({}, LATE)
+            for limit in (1, 12)
+        ],
+        lambda: claim(by_limits=True, executing=["crashed", "first"], **LATE),
+    ],
+    "renew_leases": [
+        lambda: operations.renew_leases([("leased", 1), ("pending", 1), ("asleep", 1), ("none", 3)], NOW + 5),
+        lambda: operations.renew_leases([], NOW),
+    ],
+    "other_owners": [lambda: operations.other_owners("w1"), lambda: operations.other_owners("w2")],
+    "free_leases_of": [lambda: operations.free_leases_of(["w1", "w3"]), lambda: operations.free_leases_of([])],
+    "write_entries": [
+        lambda: operations.write_entries("leased", 1, [DONE], None),
+        lambda: operations.write_entries("leased", 1, [DONE, LOG, PROGRESS], '{"current":1}'),
+        lambda: operations.write_entries("leased", 1, [], None),
+        lambda: operations.write_entries("none", 1, [DONE], None),
+        lambda: operations.write_entries("leased", 1, [TOOK], None),
+        lambda: operations.write_entries("leased", 1, [CHILD], None),
+        lambda: operations.write_entries("leased", 1, [CHILD, KEYED_CHILD, PROGRESS], '{"current":1}'),
+        lambda: operations.write_entries("crashed", 1, [DONE], None),
+    ],
+    "finish_run": [
+        lambda: operations.finish_run("leased", 1, "completed", "7", None, [END], None, NOW + 9),
+        lambda: operations.finish_run(
+            "leased",
+            1,
+            "failed",
+            None,
+            "E: e",
+            [PROGRESS._replace(number=3), FAILURE._replace(number=4)],
+            '{"current":1}',
+            NOW + 9,
+        ),
+        lambda: operations.finish_run(
+            "leased", 1, "completed", "7", None, [TOOK, LOG, END._replace(number=5)], None, NOW + 9, empty_results=True
+        ),
+        lambda: operations.finish_run(
+            "holder", 1, "completed", "7", None, [END], None, NOW + 9, queue=("k", "job"), empty_results=True
+        ),
+        lambda: operations.finish_run(
+            "child", 1, "failed", None, "E: e", [FAILURE._replace(number=4)], None, NOW + 9, parent="parent"
+        ),
+    ],
+    "suspend_run": [
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW + 5_000),
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["none"]),
+        lambda: operations.suspend_run("leased", 1, [WAITING._replace(number=3)], None, NOW + 5_000, ["none", "go"]),
+        lambda: operations.suspend_run(
+            "leased", 1, [TOOK, LOG, PROGRESS, WAITING._replace(number=6)], '{"current":1}', None, ["go"]
+        ),
+        lambda: operations.suspend_run("leased", 1, [CHILD, WAITING], None, NOW + 5_000, (), ["new"]),
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, (), ["pending", "completed"]),
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, (), ["none"]),
+    ],
+    "release_run": [lambda: operations.release_run("leased", 1), lambda: operations.release_run("holder", 1)],
+    "open_signals": [lambda: operations.open_signals("leased"), lambda: operations.open_signals("none")],
+    "child_outcome": [
+        *[
+            lambda run_id=run_id: operations.child_outcome(run_id)
+            for run_id in ("completed", "failed", "child", "none")
+        ],
+    ],
+    "signal": [
+        *[
+            lambda run_id=run_id: operations.signal(run_id, "go", '{"by":"me"}', "q", NOW)
+            for run_id in ("listening", "asleep", "leased", "pending", "completed", "none")
+        ],
+    ],
+    "pause": [
+        lambda: operations.pause([]),
+        lambda: operations.pause(["pending", "leased", "listening", "completed", "none", "paused"]),
+        lambda: operations.pause(["first"]),
+        lambda: operations.pause(["first", "second", "next 1", "holder", "crashed", "after paused"]),
+    ],
+    "resume": [
+        lambda: operations.resume([]),
+        lambda: operations.resume(["paused", "pending", "leased", "completed", "none"]),
+    ],
+    "pause_job": [lambda: operations.pause_job("job"), lambda: operations.pause_job("held")],
+    "resume_job": [lambda: operations.resume_job("job"), lambda: operations.resume_job("held")],
+    "cancel": [
+        *[
+            lambda run_ids=run_ids: operations.cancel(run_ids, "q", NOW)
+            for run_ids in (
+                [],
+                ["pending"],
+                ["leased"],
+                ["completed"],
+                ["none"],
+                ["parent"],
+                ["child"],
+                ["holder"],
+                ["first"],
+                ["paused"],
+                ["parent", "child", "holder", "next 2", "failed", "none", "asleep", "listening", "crashed"],
+            )
+        ],
+    ],
+    "retry": [
+        *[
+            lambda run_ids=run_ids: operations.retry(run_ids, "q", NOW)
+            for run_ids in ([], ["failed"], ["cancelled"], ["pending"], ["none"], ["failed", "none", "cancelled"])
+        ],
+    ],
+    "delete_runs": [
+        *[
+            lambda run_ids=run_ids: operations.delete_runs(run_ids, "q", NOW)
+            for run_ids in ([], ["completed"], ["leased"], ["none"], ["completed", "failed", "child", "none"])
+        ],
+        lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW),
+        lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW - 1),
+    ],
+    "get_run": [lambda: operations.get_run("failed", CODEC), lambda: operations.get_run("none", CODEC)],
+    "get_runs": [
+        lambda: operations.get_runs(Filter(), CODEC),
+        lambda: operations.get_runs(ALL_FILTERS, CODEC, 2, 0),
+    ],
+    "find_runs": [lambda: operations.find_runs(Filter(), 10), lambda: operations.find_runs(ALL_FILTERS, 3)],
+    "get_steps": [lambda: operations.get_steps("completed", CODEC), lambda: operations.get_steps("none", CODEC)],
+    "get_logs": [lambda: operations.get_logs("completed")],
+    "read_events": [
+        lambda: operations.read_events(None, 0, 10, CODEC),
+        lambda: operations.read_events("completed", 0, 10, CODEC),
+        lambda: operations.read_events("none", 0, 10, CODEC),
+    ],
+    "stats": [operations.stats],
+}
+"""What `durably_web.store.operations` exports, by name."""
+
+EFFECTS = ("take_signal", "create_child")
+"""What it exports that is no operation, and comes with an entry."""

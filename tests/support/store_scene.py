@@ -1,0 +1,189 @@
+"""A database with a run in every state there is, made by the store's own operations; and what is in its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from durably_web.store import operations
+from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
+from durably_web.store.operations import Entry, JobLimits, Trigger
+
+NOW = 1_700_000_000_000
+
+# Each table, and the column that names the run.
+TABLES: dict[str, int | None] = {
+    "durably_schema": None,
+    "durably_runs": 0,
+    "durably_labels": 2,
+    "durably_journal": 1,
+    "durably_signals": 0,
+    "durably_paused_jobs": None,
+    "durably_starts": 3,
+}
+
+FEW = JobLimits("few", runs=1)
+RATED = JobLimits("rated", rate=1, period=10_000)
+EACH_RATED = JobLimits("each rated", rate=1, period=10_000, rate_per_key=True)
+
+DONE = Entry(3, "step:complete", "one", '{"a":1}', NOW, NOW + 1)
+LOG = Entry(4, "log:write", None, '{"level":"info","message":"m","data":{}}', None, NOW + 2)
+PROGRESS = Entry(5, "run:progress", None, '{"current":1}', None, NOW + 3)
+END = Entry(3, "run:complete", None, None, NOW, NOW + 9)
+FAILURE = Entry(3, "run:fail", "one", '{"error":"E: e","traceback":"t"}', NOW, NOW + 9)
+WAIT = Entry(3, "step:wait", "nap", '{"until":1700000005000}', NOW, NOW)
+WAITING = Entry(4, "run:waiting", None, '{"until":null}', NOW, NOW)
+
+
+def trigger(run_id: str, job_name: str = "job", key: str | None = None, **options: Any) -> Trigger:
+    given: dict[str, Any] = {"input": '{"n":1}', "labels": {}, "now": NOW - 100, "coalesce": "queue" if key else None}
+    return Trigger(run_id, job_name, concurrency_key=key, **(given | options))
+
+
+def claim(**changes: Any) -> Operation[operations.Claimed]:
+    given: dict[str, Any] = {
+        "owner": "w2",
+        "token": "t2",
+        "jobs": [JobLimits("job"), JobLimits("other")],
+        "limit": 2,
+        "executing": ["r9"],
+        "now": NOW,
+        "expires_at": NOW + 30_000,
+    }
+    return operations.claim(**(given | changes))
+
+
+def debounced(run_id: str, key: str, moment: int, **options: Any) -> Operation[operations.Triggered]:
+    """Asks for a run `moment` milliseconds after the others."""
+    given: dict[str, Any] = {"now": NOW + moment, "run_at": NOW + moment + 20_000, "input": f'{{"moment":{moment}}}'}
+    return operations.trigger(trigger(run_id, key=key, coalesce="replace", debounce=True, **(given | options)))
+
+
+def make_child(
+    parent: str, number: int, step_name: str, child: Trigger, type_: str = "step:complete", generation: int = 1
+) -> Entry:
+    """The entry of `parent` by which it starts a run."""
+    effects = operations.create_child(parent, generation, number, step_name, child)
+    return Entry(number, type_, step_name, f'"{child.run_id}"', NOW, NOW, effects)
+
+
+def _begun(asked: Trigger, limits: JobLimits | None = None, owner: str = "w1") -> list[Operation[Any]]:
+    """It is triggered, and claimed; nothing else of its job may be claimed at this moment."""
+    return [operations.trigger(asked), _claimed(asked.run_id, limits or JobLimits(asked.job_name), owner)]
+
+
+def _claimed(run_id: str, limits: JobLimits, owner: str = "w1") -> Operation[Any]:
+    return claim(
+        owner=owner,
+        token=f"t-{run_id}",
+        jobs=[limits],
+        limit=1,
+        now=NOW - 90,
+        expires_at=NOW + 60_000,
+        by_limits=True,
+    )
+
+
+def _operations() -> Iterable[Operation[Any]]:
+    ab = {"a": "b"}
+    # Ended.
+    yield from _begun(trigger("completed", labels=ab, idempotency_key="used"))
+    ending = [DONE._replace(created_at=NOW - 50), LOG, END._replace(number=5)]
+    yield operations.finish_run("completed", 1, "completed", "7", None, ending, None, NOW)
+    yield from _begun(trigger("failed"))
+    yield operations.finish_run("failed", 1, "failed", None, "E: e", [FAILURE], None, NOW)
+    yield from _begun(trigger("cancelled"))
+    yield operations.cancel(["cancelled"], "q0", NOW)
+    # Waiting: for time, for a signal, for a child that has one itself, for its job's retry.
+    yield from _begun(trigger("asleep"))
+    yield operations.suspend_run("asleep", 1, [WAIT, WAITING], None, NOW + 5_000)
+    yield from _begun(trigger("listening", key="l"))
+    yield operations.suspend_run("listening", 1, [WAIT, WAITING], None, NOW + 60_000, ["go"])
+    yield from _begun(trigger("parent", labels={"family": "yes"}))
+    child = trigger("child", "child", labels={"family": "yes"})
+    begin = [make_child("parent", 3, "call", child, "step:wait"), WAITING]
+    yield operations.suspend_run("parent", 1, begin, None, None, (), ["child"])
+    yield _claimed("child", JobLimits("child"))
+    yield from _begun(trigger("retrying"))
+    retry = Entry(3, "run:retry", None, '{"error":"E: e","attempt":1,"until":1700000005000}', NOW, NOW)
+    yield operations.suspend_run("retrying", 1, [retry], None, NOW + 5_000)
+    # Held back by a limit.
+    yield from _begun(trigger("few 1", "few"), FEW)
+    yield operations.trigger(trigger("few 2", "few"))
+    yield from _begun(trigger("rated 1", "rated"), RATED)
+    yield operations.trigger(trigger("rated 2", "rated"))
+    yield from _begun(trigger("each rated 1", "each rated", "x"), EACH_RATED)
+    yield operations.trigger(trigger("each rated 2", "each rated", "y"))
+    # Leased, with signals that came in; a holder of a key, and those behind it.
+    yield from _begun(trigger("leased", labels=ab))
+    for number, name in enumerate(("go", "go", "other"), 1):
+        yield operations.signal("leased", name, f'"{number}"', f"s{number}", NOW)
+    yield from _begun(trigger("holder", key="k"))
+    yield operations.trigger(trigger("next 1", key="k"))
+    yield operations.trigger(trigger("next 2", key="k", priority=5))
+    sub = make_child("child", 3, "sub", trigger("grandchild", "child", "k", coalesce=None))
+    yield operations.write_entries("child", 1, [sub], None)
+    # A worker died under it once it had stored a step.
+    yield from _begun(trigger("crashed", key="c"), owner="w9")
+    yield operations.write_entries("crashed", 1, [DONE], None)
+    yield operations.free_leases_of(["w9"])
+    # Never begun.
+    yield operations.trigger(trigger("first", key="f"))
+    yield operations.trigger(trigger("second", key="f"))
+    yield operations.trigger(trigger("delayed", key="d", run_at=NOW + 10_000))
+    yield operations.trigger(trigger("paused", key="p"))
+    yield operations.trigger(trigger("after paused", key="p"))
+    yield operations.pause(["paused"])
+    yield operations.trigger(trigger("held", "held"))
+    yield operations.pause_job("held")
+    yield operations.trigger(trigger("pending"))
+    yield operations.trigger(trigger("waits", "other", labels={"a": "c"}))
+    yield operations.fork("forked", "completed", None, NOW)
+
+
+# Made once: all is decided beforehand.
+_SCENE = Batch(
+    "write",
+    (
+        *[Statement(f"DELETE FROM {table}") for table in TABLES if table != "durably_schema"],
+        *[statement for operation in _operations() for statement in operation.batch.statements],
+    ),
+)
+
+_DUMP = Batch("read", tuple(Statement(f"SELECT * FROM {table}") for table in TABLES))
+
+
+async def set_scene(executor: Executor) -> None:
+    """Whatever there was before is gone."""
+    await executor.run(_SCENE)
+
+
+async def dump(executor: Executor) -> dict[str, list[Row]]:
+    """All rows of all tables."""
+    return {table: sorted(rows, key=repr) for table, rows in zip(TABLES, await executor.run(_DUMP), strict=True)}
+
+
+def touched(before: dict[str, list[Row]], after: dict[str, list[Row]]) -> set[str]:
+    """The runs, and the jobs that are paused, of which a row is not as it was."""
+    found: set[str] = set()
+    for table, column in TABLES.items():
+        for row in set(before[table]) ^ set(after[table]):
+            found.add(str(row[column or 0]))
+    return found
+
+
+async def claim_run(executor: Executor, run_id: str) -> None:
+    """Another worker takes this run, and no other one, when all is due."""
+    [rows] = await executor.run(Batch("read", (Statement("SELECT id FROM durably_runs WHERE id <> ?", (run_id,)),)))
+    operation = claim(
+        owner="w7",
+        token=f"late-{run_id}",
+        jobs=[JobLimits(name) for name in ("job", "other", "child")],
+        limit=1,
+        executing=[str(row[0]) for row in rows],
+        now=NOW + 50_000,
+        expires_at=NOW + 200_000,
+        by_limits=True,
+    )
+    claimed = operation.decode(await executor.run(operation.batch))
+    assert [lease.run_id for lease in claimed.leases] == [run_id], (run_id, claimed)

@@ -1,0 +1,174 @@
+"""What is sent in the scene of `store_scene` beside `REGISTRY`: with what it may touch; late; and by a stale owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably_web.store import operations
+from durably_web.store.batch import Operation
+from durably_web.store.operations import Entry, JobLimits
+from tests.support.store_registry import CHILD, KEYED_CHILD, TOOK
+from tests.support.store_scene import (
+    DONE,
+    END,
+    FAILURE,
+    LOG,
+    NOW,
+    PROGRESS,
+    WAIT,
+    WAITING,
+    claim,
+    debounced,
+    make_child,
+    trigger,
+)
+
+# What is sent, and the runs and paused jobs of which it changes anything.
+TOUCHED: list[tuple[Operation[Any], set[str]]] = [
+    (operations.write_entries("leased", 1, [DONE, LOG, PROGRESS], '{"current":1}'), {"leased"}),
+    (operations.write_entries("leased", 1, [TOOK], None), {"leased"}),
+    (operations.write_entries("leased", 1, [CHILD, KEYED_CHILD], None), {"leased", "new", "new 2"}),
+    (operations.finish_run("leased", 1, "completed", "7", None, [END], None, NOW), {"leased"}),
+    (
+        operations.finish_run("holder", 1, "completed", "7", None, [END], None, NOW, queue=("k", "job")),
+        {"holder", "next 2"},
+    ),
+    (
+        operations.finish_run("child", 1, "completed", "7", None, [END._replace(number=4)], None, NOW, parent="parent"),
+        {"child", "parent"},
+    ),
+    (operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["go"]), {"leased"}),
+    (operations.release_run("holder", 1), {"holder"}),
+    (operations.cancel(["pending"], "q", NOW), {"pending"}),
+    (operations.cancel(["parent"], "q", NOW), {"parent", "child", "grandchild"}),
+    (operations.cancel(["child"], "q", NOW), {"parent", "child", "grandchild"}),
+    (operations.cancel(["grandchild"], "q", NOW), {"grandchild"}),
+    (operations.cancel(["holder"], "q", NOW), {"holder", "next 2"}),
+    (operations.cancel(["first"], "q", NOW), {"first", "second"}),
+    (operations.cancel(["first", "second", "completed", "none"], "q", NOW), {"first", "second"}),
+    (operations.retry(["failed", "completed"], "q", NOW), {"failed"}),
+    (operations.delete_runs(["completed", "leased"], "q", NOW), {"completed"}),
+    (operations.delete_runs(["completed", "failed"], "q", NOW, NOW - 1), set()),
+    (operations.retrigger("new", "cancelled", NOW), {"new"}),
+    (operations.fork("new", "leased", None, NOW), {"new"}),
+    (operations.signal("listening", "go", "1", "q", NOW), {"listening"}),
+    (operations.pause(["pending", "completed"]), {"pending"}),
+    (operations.pause(["first"]), {"first", "second"}),
+    (operations.resume(["paused", "pending"]), {"paused"}),
+    (operations.pause_job("other"), {"other"}),
+    (operations.resume_job("held"), {"held"}),
+    (operations.trigger(trigger("new", key="f", coalesce=None)), set()),
+    (operations.trigger(trigger("new", key="f", coalesce="skip")), {"first"}),
+    (operations.trigger(trigger("new", key="f", coalesce="replace")), {"first"}),
+    (operations.trigger(trigger("new", key="f", coalesce="queue")), {"new"}),
+    (operations.trigger(trigger("new", key="f", coalesce="replace", idempotency_key="used")), set()),
+    (operations.free_leases_of(["w9"]), set()),
+    (claim(limit=1), {"forked"}),
+    (claim(limit=1, by_limits=True), {"after paused"}),
+    (claim(jobs=[JobLimits("held")]), set()),
+    (claim(jobs=[JobLimits("held")], by_limits=True), set()),
+]
+
+
+def writes_of_an_owner(run_id: str, generation: int, number: int) -> list[Operation[Any]]:
+    """All that it can send, with all that can come with it, from its entry `number` on."""
+    took = operations.take_signal(run_id, generation, number, "stale", 1)
+    born = operations.create_child(run_id, generation, number, "stale", trigger("new", "child", labels={"a": "b"}))
+    entry = Entry(number, "step:complete", "stale", "1", NOW, NOW)
+    end, failure = (one._replace(number=number) for one in (END, FAILURE))
+    finish: Any = {"queue": ("k", "job"), "parent": "parent", "empty_results": run_id != "completed"}
+    return [
+        operations.write_entries(run_id, generation, [entry], '{"current":9}'),
+        operations.write_entries(run_id, generation, [entry._replace(effects=took)], None),
+        operations.write_entries(run_id, generation, [entry._replace(effects=born)], None),
+        operations.finish_run(run_id, generation, "completed", "7", None, [end], '{"current":9}', NOW, **finish),
+        operations.finish_run(run_id, generation, "failed", None, "e", [failure], None, NOW, **finish),
+        operations.suspend_run(run_id, generation, [entry, WAITING._replace(number=number + 1)], None, NOW, ["go"]),
+        operations.release_run(run_id, generation),
+    ]
+
+
+def _suspended(run_id: str, child: str) -> list[Operation[Any] | str]:
+    """It goes on, and then waits for the end of another run."""
+    waiting = WAITING._replace(number=6)
+    return [run_id, operations.suspend_run(run_id, 2, [waiting], None, None, (), [child])]
+
+
+def _born(parent: str) -> Operation[Any]:
+    """A run that was cancelled and retried starts another one."""
+    child = trigger("new", "child", labels={"a": "b"})
+    return operations.write_entries(parent, 2, [make_child(parent, 8, "again", child, generation=2)], None)
+
+
+def _took(run_id: str) -> Operation[Any]:
+    """It went on, and takes the signal that it was woken for."""
+    effects = operations.take_signal(run_id, 2, 6, "wait", 1)
+    return operations.write_entries(run_id, 2, [Entry(6, "step:complete", "wait", "1", NOW, NOW, effects)], None)
+
+
+def lasting(outcome: Any) -> Any:
+    """What an outcome says of the request itself, not of how the runs stand by now."""
+    match outcome:
+        case operations.Outcome():
+            return outcome.changed
+        case operations.Signalled():
+            return outcome.stored
+        case operations.Copied():
+            return outcome.seq
+    return outcome
+
+
+# What was sent; what happened then (a run's id: it was claimed, by another worker); and it is sent again.
+LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
+    (operations.trigger(trigger("new")), ["new", operations.cancel(["new"], "q9", NOW)]),
+    (operations.trigger(trigger("new", key="none", coalesce=None)), ["new"]),
+    (operations.trigger(trigger("new", key="f", coalesce="skip")), ["first"]),
+    (operations.trigger(trigger("new", key="f", coalesce="replace")), ["first"]),
+    (operations.trigger(trigger("new", key="f", coalesce="skip")), [operations.cancel(["first"], "q9", NOW)]),
+    (
+        operations.trigger(trigger("new", key="f", coalesce="replace", input="1")),
+        [operations.trigger(trigger("newer", key="f", coalesce="replace", input="2"))],
+    ),
+    (debounced("new", "d", 1), [debounced("newer", "d", 2)]),
+    (debounced("new", "d", 1), ["delayed"]),
+    (debounced("new", "none", 1), [debounced("newer", "none", 2)]),
+    (debounced("new", "none", 1), ["new"]),
+    (
+        operations.trigger_many(
+            [
+                trigger("new 1"),
+                trigger("new 2", key="none", coalesce=None),
+                trigger("new 3", key="f", coalesce="skip"),
+                trigger("new 4", key="f", coalesce="replace", input="4"),
+                trigger("new 5", key="f", coalesce="queue"),
+                trigger("new 6", key="k", coalesce="skip"),
+            ]
+        ),
+        ["new 1", "new 2", "first", operations.cancel(["first", "next 2"], "q9", NOW), "new 5"],
+    ),
+    (operations.retrigger("new", "completed", NOW), ["new", operations.delete_runs(["completed"], "q9", NOW)]),
+    (operations.fork("new", "completed", None, NOW), ["new"]),
+    (operations.cancel(["leased"], "q", NOW), [operations.retry(["leased"], "q9", NOW)]),
+    (operations.cancel(["leased", "failed"], "q", NOW), [operations.retry(["leased"], "q9", NOW), "leased"]),
+    (operations.cancel(["holder"], "q", NOW), [operations.retry(["holder"], "q9", NOW)]),
+    (operations.cancel(["child"], "q", NOW), [operations.retry(["child"], "q9", NOW), *_suspended("parent", "child")]),
+    (operations.cancel(["parent"], "q", NOW), [operations.retry(["parent"], "q9", NOW), "parent", _born("parent")]),
+    (operations.cancel(["first"], "q", NOW), ["second", operations.cancel(["second"], "q9", NOW)]),
+    (operations.retry(["failed"], "q", NOW), [operations.cancel(["failed"], "q9", NOW)]),
+    (operations.retry(["failed", "cancelled"], "q", NOW), ["cancelled", operations.cancel(["failed"], "q9", NOW)]),
+    (operations.delete_runs(["completed", "leased"], "q", NOW), [operations.delete_runs(["failed"], "q9", NOW)]),
+    (operations.signal("listening", "go", "1", "q", NOW), ["listening", _took("listening")]),
+    (operations.signal("listening", "go", "1", "q", NOW), _suspended("listening", "pending")),
+    (
+        operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["none"]),
+        [operations.signal("leased", "none", "1", "q9", NOW), "leased"],
+    ),
+    (operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW), [claim(jobs=[], now=NOW + 50_000)]),
+    (operations.finish_run("holder", 1, "completed", "7", None, [END], None, NOW, queue=("k", "job")), ["next 2"]),
+    (
+        operations.finish_run("child", 1, "completed", "7", None, [END._replace(number=4)], None, NOW, parent="parent"),
+        _suspended("parent", "pending"),
+    ),
+    (operations.free_leases_of(["w1"]), ["leased", "holder", "child"]),
+    (operations.release_run("holder", 1), ["holder"]),
+]
