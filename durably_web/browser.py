@@ -17,6 +17,7 @@ from durably_bridge import post, run_batch
 
 from durably_web.api import Request, respond
 from durably_web.backends.opfs import OpfsExecutor
+from durably_web.codec import Codec
 from durably_web.engine import Durably
 from durably_web.errors import InvalidInput
 from durably_web.events import EVENT_TYPES, Event
@@ -35,7 +36,7 @@ async def start(options: str) -> str:
     _patch_network_when_imported(settings["http_wheel"])
     try:
         jobs = load_jobs(settings["jobs"])
-        engine = Durably(OpfsExecutor(run_batch), jobs=jobs)
+        engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=_codec([bytes(key) for key in settings["keys"]]))
         _tell_of(engine, settings["events"])
         await engine.init()
     except Exception as error:
@@ -44,8 +45,20 @@ async def start(options: str) -> str:
     return json.dumps({"jobs": [job.name for job in jobs]})
 
 
+def _codec(keys: list[bytes]) -> Codec | None:
+    if not keys:
+        return None
+    # Not at the top: only a page with a key needs it.
+    from durably_web.encryption import AesGcmCodec
+
+    return AesGcmCodec(keys)
+
+
 def listen(events: str) -> None:
-    """Tell the page of these types of events from now on, a list, and of no others."""
+    """Tell the page of these types of events from now on, a list, and of no others.
+
+    `journal` tells of each stored event that it is there, and not what it is about.
+    """
     assert _engine is not None, "the worker listens only after start() has returned"
     _tell_of(_engine, json.loads(events))
 
@@ -56,6 +69,8 @@ def _tell_of(engine: Durably, types: list[str]) -> None:
     # "*" hears the others too, and nobody wants to be told twice.
     known = ["*"] if "*" in types else [name for name in types if name in EVENT_TYPES]
     _unsubscribe.extend(engine.on(name, _forward) for name in known)
+    if "journal" in types:
+        _unsubscribe.append(engine.on("*", _hint))
 
 
 async def handle(request: str) -> str:
@@ -74,6 +89,11 @@ async def stop() -> None:
 
 def _forward(event: Event) -> None:
     post(json.dumps(event.to_wire()))
+
+
+def _hint(event: Event) -> None:
+    if event.seq is not None:
+        post(json.dumps({"type": "journal", "runId": event.run_id, "seq": event.seq}))
 
 
 class JobFileError(Exception):

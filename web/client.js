@@ -11,68 +11,23 @@
  */
 
 import { DurablyError, failureOf } from "./failures.js";
+import { Following } from "./following.js";
 import { Link } from "./link.js";
+import { filterQuery, itemFields, keysOf, purgeFields, selectionQuery, triggered, triggerFields } from "./wire.js";
 
 export { DurablyError };
 
-/** @typedef {import("./link.js").DurablyEvent} DurablyEvent */
-/** @typedef {import("./link.js").Status} Status */
-/** @typedef {import("./link.js").StatusDetail} StatusDetail */
-
-/**
- * @typedef {object} Options
- * @property {string | URL | (string | URL)[]} jobs  Job files (`.py`), relative to the page.
- * @property {string} [database]  Each name is a database of its own.
- * @property {string[]} [requirements]  Wheels (relative to the page) or package names that the job files import, in this order:
- *   what a wheel needs comes before it.
- * @property {"full" | "relaxed"} [durability]  `full`: what was acknowledged survives a power cut; `relaxed`: any crash of the tab.
- * @property {string} [base]  The path that this site owns on its origin; by default the folder above this file's.
- * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
- * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`.
- * @property {(status: Status, detail: StatusDetail) => void} [onStatus]
- */
-
-/**
- * @typedef {object} TriggerOptions
- * @property {string} [idempotencyKey]  The same key gives the run that it gave first.
- * @property {Record<string, string>} [labels]
- */
-
-/**
- * @typedef {object} RunFilter
- * @property {string} [jobName]
- * @property {string} [status]
- * @property {Record<string, string>} [labels]
- * @property {number} [limit]
- * @property {number} [offset]
- */
-
-/**
- * @typedef {object} Run
- * @property {string} id
- * @property {string} jobName
- * @property {"pending" | "leased" | "waiting" | "completed" | "failed" | "cancelled"} status
- * @property {any} input
- * @property {any} output
- * @property {string | null} error
- * @property {Record<string, string>} labels
- * @property {{current: number, total?: number, message?: string} | null} progress
- * @property {string} createdAt
- * @property {string | null} startedAt
- * @property {string | null} completedAt
- * @property {number} stepCount
- * @property {boolean} isTerminal
- * @property {boolean} isActive
- */
-
-/**
- * @typedef {object} JobHandle
- * @property {(input?: unknown, options?: TriggerOptions) => Promise<{id: string, disposition: string}>} trigger
- * @property {(input?: unknown, options?: TriggerOptions & {timeout?: number}) => Promise<any>} triggerAndWait
- */
-
-// After these, a run that somebody waits for may have ended.
-const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
+/** @typedef {import("./types.js").DurablyEvent} DurablyEvent */
+/** @typedef {import("./types.js").EventType} EventType */
+/** @typedef {import("./types.js").JobHandle} JobHandle */
+/** @typedef {import("./types.js").Options} Options */
+/** @typedef {import("./types.js").Run} Run */
+/** @typedef {import("./types.js").RunFilter} RunFilter */
+/** @typedef {import("./types.js").Selection} Selection */
+/** @typedef {import("./types.js").Status} Status */
+/** @typedef {import("./types.js").StatusDetail} StatusDetail */
+/** @typedef {import("./types.js").Triggered} Triggered */
+/** @typedef {import("./types.js").TriggerOptions} TriggerOptions */
 
 /**
  * Start the engine of this page. Resolves when the jobs run here, or when it is known that they run in another tab;
@@ -82,7 +37,8 @@ const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
  * @returns {Promise<Durably>}
  */
 export async function createDurably(options) {
-  const durably = new Durably(options);
+  const { encryptionKey } = options;
+  const durably = new Durably(options, encryptionKey === undefined ? [] : await keysOf(encryptionKey));
   await durably.started;
   return durably;
 }
@@ -90,22 +46,27 @@ export async function createDurably(options) {
 /** The engine as a page sees it. Made by `createDurably`. */
 export class Durably {
   #link;
-  /** @type {Map<string, Set<(event: DurablyEvent) => void>>} */
+  #following;
+  /** @type {Map<string, Set<(event: any) => void>>} */
   #listeners = new Map();
-  /** @type {Set<{runId: string, look: () => void}>} */
-  #waiting = new Set();
 
-  /** @param {Options} options */
-  constructor({
-    jobs,
-    database = "default",
-    requirements = [],
-    durability = "full",
-    base = new URL("..", import.meta.url).pathname,
-    runtime = new URL(".", import.meta.url),
-    requestTimeout = 60_000,
-    onStatus = () => {},
-  }) {
+  /**
+   * @param {Options} options
+   * @param {Uint8Array[]} encryptionKeys  those of the options, as bytes
+   */
+  constructor(
+    {
+      jobs,
+      database = "default",
+      requirements = [],
+      durability = "full",
+      base = new URL("..", import.meta.url).pathname,
+      runtime = new URL(".", import.meta.url),
+      requestTimeout = 60_000,
+      onStatus = () => {},
+    },
+    encryptionKeys,
+  ) {
     const absolute = (/** @type {string | URL} */ url) => new URL(url, document.baseURI).href;
     const boot = {
       jobs: [jobs].flat().map(absolute),
@@ -114,14 +75,20 @@ export class Durably {
       runtime: absolute(runtime).replace(/\/?$/, "/"),
       requirements: requirements.map((wheel) => (/[/]|\.whl$/.test(wheel) ? absolute(wheel) : wheel)),
       durability,
+      encryptionKeys,
     };
+    this.#following = new Following({
+      request: (method, path, query) => this.#link.request(method, path, query),
+      status: () => this.status,
+      onTypes: () => this.#listen(),
+    });
     this.#link = new Link(boot, {
-      events: RUN_CHANGES,
+      events: this.#following.types,
       requestTimeout,
       onEvent: (event) => this.#dispatch(event),
       onStatus: (status, detail) => {
         call(onStatus, status, detail);
-        if (status !== "starting") for (const { look } of [...this.#waiting]) look();
+        if (status !== "starting") this.#following.lookAgain();
       },
     });
   }
@@ -149,6 +116,8 @@ export class Durably {
             trigger: (input, options) => this.trigger(name, input, options),
             /** @type {JobHandle["triggerAndWait"]} */
             triggerAndWait: (input, options) => this.triggerAndWait(name, input, options),
+            /** @type {JobHandle["triggerMany"]} */
+            triggerMany: (items) => this.triggerMany(name, items),
           }
         : undefined,
   });
@@ -159,11 +128,23 @@ export class Durably {
    * @param {string} jobName
    * @param {unknown} [input]
    * @param {TriggerOptions} [options]
-   * @returns {Promise<{id: string, disposition: string}>}
+   * @returns {Promise<Triggered>}
    */
-  async trigger(jobName, input = {}, { idempotencyKey, labels } = {}) {
-    const { runId, disposition } = await this.#link.request("POST", "/trigger", {}, { jobName, input, idempotencyKey, labels });
-    return { id: runId, disposition };
+  async trigger(jobName, input = {}, options = {}) {
+    const body = { jobName, input, ...triggerFields(options) };
+    return triggered(await this.#link.request("POST", "/trigger", {}, body));
+  }
+
+  /**
+   * Ask for several runs of a job: all are stored when this resolves, or none.
+   *
+   * @param {string} jobName
+   * @param {import("./types.js").Item[]} items
+   * @returns {Promise<Triggered[]>}
+   */
+  async triggerMany(jobName, items) {
+    const answers = await this.#link.request("POST", "/trigger-many", {}, { jobName, items: items.map(itemFields) });
+    return answers.map(triggered);
   }
 
   /**
@@ -196,20 +177,20 @@ export class Durably {
   }
 
   /**
+   * Runs, newest first.
+   *
    * @param {RunFilter} [filter]
    * @returns {Promise<Run[]>}
    */
-  getRuns({ labels = {}, ...filter } = {}) {
-    /** @type {Record<string, string>} */
-    const query = {};
-    for (const [key, value] of Object.entries(filter)) if (value !== undefined) query[key] = String(value);
-    for (const [key, value] of Object.entries(labels)) query[`label.${key}`] = value;
-    return this.#link.request("GET", "/runs", query);
+  async getRuns(filter) {
+    return this.#link.request("GET", "/runs", filterQuery(filter));
   }
 
   /**
+   * The steps of a run as they stand, with the tries that failed.
+   *
    * @param {string} runId
-   * @returns {Promise<{name: string, status: string, output: any, error: string | null, attempt: number, startedAt: string, completedAt: string}[]>}
+   * @returns {Promise<import("./types.js").Step[]>}
    */
   getSteps(runId) {
     return this.#link.request("GET", "/steps", { runId });
@@ -217,50 +198,62 @@ export class Durably {
 
   /**
    * @param {string} runId
-   * @returns {Promise<{level: string, message: string, data: Record<string, any>, stepName: string | null, createdAt: string}[]>}
+   * @returns {Promise<import("./types.js").LogLine[]>}
    */
   getLogs(runId) {
     return this.#link.request("GET", "/logs", { runId });
   }
 
   /**
-   * The run, once it is completed, failed or cancelled.
+   * How many runs there are by status and job, and which jobs are paused.
+   *
+   * @returns {Promise<import("./types.js").Stats>}
+   */
+  stats() {
+    return this.#link.request("GET", "/stats", {});
+  }
+
+  /**
+   * The run, once it is completed, failed or cancelled, however long it sleeps or waits before.
    *
    * @param {string} runId
    * @param {{timeout?: number}} [options]  milliseconds; without it, as long as it takes
    * @returns {Promise<Run>}
    */
   waitForRun(runId, { timeout } = {}) {
-    return new Promise((resolve, reject) => {
-      const look = async () => {
-        try {
-          const run = await this.getRun(runId);
-          if (run === null) end(() => reject(new DurablyError("NotFound", `there is no run ${runId}`)));
-          else if (run.isTerminal) end(() => resolve(run));
-        } catch (error) {
-          // A worker that is being started again looks again when it is up.
-          if (this.status !== "starting") end(() => reject(error));
-        }
-      };
-      const waiter = { runId, look };
-      const timer =
-        timeout === undefined
-          ? undefined
-          : setTimeout(() => {
-              end(() => reject(new DurablyError("TimeoutError", `run ${runId} has not ended within ${timeout} ms`)));
-            }, timeout);
-      /** @param {() => void} settle */
-      const end = (settle) => {
-        clearTimeout(timer);
-        this.#waiting.delete(waiter);
-        settle();
-      };
-      this.#waiting.add(waiter);
-      void look();
-    });
+    return this.#following.waitForRun(runId, timeout);
   }
 
-  /** @param {string} runId */
+  /**
+   * The stored events of a run, or of all runs, and those to come: in order, with no gap and no duplicate, whatever happens to
+   * the worker meanwhile. Those of a run end with it.
+   *
+   *     for await (const event of durably.subscribe(run.id)) console.log(event.type);
+   *
+   * @param {string} [runId]
+   * @param {{after?: number}} [options]  only what comes behind the event with this `seq`
+   * @returns {AsyncGenerator<DurablyEvent, void, void>}
+   */
+  subscribe(runId, { after } = {}) {
+    return this.#following.events(runId, after);
+  }
+
+  /**
+   * Send a signal to a run: to its next `step.wait_for_signal(name)`, now or later. Stored when this resolves.
+   *
+   * @param {string} runId
+   * @param {string} name
+   * @param {unknown} [payload]
+   */
+  async signal(runId, name, payload = null) {
+    await this.#link.request("POST", "/signal", { runId, name }, payload);
+  }
+
+  /**
+   * End a run that has not ended, and all that it has started.
+   *
+   * @param {string} runId
+   */
   async cancel(runId) {
     await this.#link.request("POST", "/cancel", { runId });
   }
@@ -285,16 +278,99 @@ export class Durably {
     return { id: answer.runId };
   }
 
-  /** @param {string} runId */
+  /**
+   * A new run with the input, the labels and the stored results of another one: all of them, or those from before `fromStep`
+   * (`"save#2"`), which is then executed again with all that follows.
+   *
+   * @param {string} runId
+   * @param {{fromStep?: string}} [options]
+   * @returns {Promise<{id: string}>}
+   */
+  async fork(runId, { fromStep } = {}) {
+    const answer = await this.#link.request("POST", "/fork", fromStep === undefined ? { runId } : { runId, fromStep });
+    return { id: answer.runId };
+  }
+
+  /**
+   * Delete a run that has ended.
+   *
+   * @param {string} runId
+   */
   async deleteRun(runId) {
     await this.#link.request("DELETE", "/run", { runId });
   }
 
   /**
-   * Call `listener` for every event of a type, or of all with `"*"`.
+   * Let nobody begin or go on with a run until `resume`; what executes finishes its current steps. Time and signals go on counting.
    *
-   * @param {string} type
-   * @param {(event: DurablyEvent) => void} listener
+   * @param {string} runId
+   */
+  async pause(runId) {
+    await this.#link.request("POST", "/pause", { runId });
+  }
+
+  /** @param {string} runId */
+  async resume(runId) {
+    await this.#link.request("POST", "/resume", { runId });
+  }
+
+  /**
+   * Let no run of this job begin or go on until `resumeJob`; what executes goes on.
+   *
+   * @param {string} jobName
+   */
+  async pauseJob(jobName) {
+    await this.#link.request("POST", "/pause", { jobName });
+  }
+
+  /** @param {string} jobName */
+  async resumeJob(jobName) {
+    await this.#link.request("POST", "/resume", { jobName });
+  }
+
+  // These do to every run that meets the conditions, and whose state allows it, what their name says; they tell to how many.
+
+  /** @param {Selection} which */
+  cancelRuns(which) {
+    return this.#bulk("cancel", which);
+  }
+
+  /** @param {Selection} which */
+  retryRuns(which) {
+    return this.#bulk("retry", which);
+  }
+
+  /** @param {Selection} which */
+  pauseRuns(which) {
+    return this.#bulk("pause", which);
+  }
+
+  /** @param {Selection} which */
+  resumeRuns(which) {
+    return this.#bulk("resume", which);
+  }
+
+  /** @param {Selection} which */
+  deleteRuns(which) {
+    return this.#bulk("delete", which);
+  }
+
+  /**
+   * Delete runs that ended before an instant, or more than so many milliseconds ago, the oldest first; tells how many.
+   *
+   * @param {{olderThan: Date | number, limit?: number}} which  at most `limit`, 500 by default
+   * @returns {Promise<number>}
+   */
+  async purgeRuns(which) {
+    return (await this.#link.request("POST", "/purge", {}, purgeFields(which))).count;
+  }
+
+  /**
+   * Call `listener` for every event of a type, or of all with `"*"`, that happens in this page's worker from now on.
+   *
+   * @template {EventType | "*"} T
+   * @param {T} type
+   * @param {(event: import("./types.js").EventFor<T>) => void} listener
    * @returns {() => void} unsubscribe
    */
   on(type, listener) {
@@ -312,19 +388,28 @@ export class Durably {
     return this.#link.close();
   }
 
+  /**
+   * @param {string} verb
+   * @param {Selection} which
+   * @returns {Promise<number>}
+   */
+  async #bulk(verb, which) {
+    return (await this.#link.request("POST", `/runs/${verb}`, selectionQuery(which))).count;
+  }
+
   /** An event that nobody hears is not even made. */
   #listen() {
     const types = [...this.#listeners].flatMap(([type, { size }]) => (size > 0 ? [type] : []));
-    this.#link.listen([...new Set([...RUN_CHANGES, ...types])]);
+    this.#link.listen([...new Set([...this.#following.types, ...types])]);
   }
 
-  /** @param {DurablyEvent} event */
+  /** @param {import("./link.js").Pushed} event */
   #dispatch(event) {
+    this.#following.hear(event);
+    if (event.type === "journal") return;
     for (const type of [event.type, "*"]) {
       for (const listener of this.#listeners.get(type) ?? []) call(listener, event);
     }
-    if (!RUN_CHANGES.includes(event.type)) return;
-    for (const { runId, look } of [...this.#waiting]) if (runId === event.runId) look();
   }
 }
 

@@ -28,8 +28,9 @@ import { PROTOCOL_VERSION } from "./protocol.js";
  */
 
 /**
- * @typedef {{type: string, seq: number | null, timestamp: string, runId: string | null, jobName: string | null,
- *   labels: Record<string, string>} & Record<string, any>} DurablyEvent
+ * What is pushed: an event, or that there is one (`journal`).
+ *
+ * @typedef {import("./types.js").DurablyEvent | {type: "journal", runId: string | null, seq: number}} Pushed
  */
 
 /** @typedef {{status: number, body: any}} Response */
@@ -66,7 +67,7 @@ export class Link {
    * @param {string[]} settings.events  to hear of from the beginning
    * @param {number} settings.requestTimeout
    * @param {(status: Status, detail: StatusDetail) => void} settings.onStatus  must not raise
-   * @param {(event: DurablyEvent) => void} settings.onEvent  must not raise
+   * @param {(event: Pushed) => void} settings.onEvent  must not raise
    */
   constructor(boot, { events, requestTimeout, onStatus, onEvent }) {
     this.#boot = boot;

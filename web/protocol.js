@@ -7,7 +7,7 @@
  */
 
 /** Raised when a message changes its meaning: a page and a worker from two deployments must notice. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** @typedef {"full" | "relaxed"} Durability */
 
@@ -19,6 +19,7 @@ export const PROTOCOL_VERSION = 1;
  * @property {string} runtime  Absolute URL of the folder with Pyodide, SQLite and the wheels.
  * @property {string[]} requirements  Absolute wheel URLs or package names.
  * @property {Durability} durability
+ * @property {Uint8Array[]} encryptionKeys  Each of 32 bytes; of several the first seals and all open.
  */
 
 /**
@@ -29,7 +30,8 @@ export const PROTOCOL_VERSION = 1;
 
 /**
  * Bodies are JSON text made by whoever writes it and read by whoever wants it: what passes through is not parsed.
- * A request is `{method, path, query, body}`, a response `{status, body}`. Only the events of the last `listen` are told.
+ * A request is `{method, path, query, body}`, a response `{status, body}`. Only the events of the last `listen` are told; the type
+ * `journal` stands for `{type, runId, seq}` of each that is stored, without what it is about.
  *
  * @typedef {{type: "boot", protocol: number, options: BootOptions}
  *   | {type: "listen", events: string[]}

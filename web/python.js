@@ -91,13 +91,19 @@ export async function bootPython({ runtime, requirements }, downloads, onPhase) 
  * @param {Pyodide} pyodide
  * @param {Bridge} bridge
  * @param {{name: string, source: string}[]} sources  the job files
+ * @param {Uint8Array[]} encryptionKeys
  * @param {string[]} events  that the page wants to hear of from the beginning
  * @returns {Promise<Engine>}
  */
-export async function startEngine(pyodide, bridge, sources, events) {
+export async function startEngine(pyodide, bridge, sources, encryptionKeys, events) {
   pyodide.registerJsModule("durably_bridge", bridge);
   const browser = pyodide.pyimport("durably_web.browser");
-  const settings = JSON.stringify({ jobs: sources, http_wheel: HTTP_WHEEL, events });
+  const settings = JSON.stringify({
+    jobs: sources,
+    http_wheel: HTTP_WHEEL,
+    keys: encryptionKeys.map((key) => [...key]),
+    events,
+  });
   const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.

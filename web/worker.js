@@ -59,7 +59,7 @@ async function boot(options) {
     /** @param {string} text */
     post: (text) => tell({ type: "event", text }),
   };
-  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources, heard));
+  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources, options.encryptionKeys, heard));
   reach("running");
 }
 

@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { filterQuery, itemFields, keysOf, purgeFields, selectionQuery, triggerFields } from "../../web/wire.js";
+
+const NOON = "2030-01-31T12:00:00.000Z";
+const defined = (fields) => JSON.parse(JSON.stringify(fields));
+
+test("options of a trigger become fields, and what is not given stays away", () => {
+  const same = { idempotencyKey: "i", concurrencyKey: "c", coalesce: "queue", labels: { a: "b" }, priority: 3 };
+  assert.deepEqual(defined(triggerFields({ ...same, delay: 1500 })), { ...same, delayMs: 1500 });
+  assert.deepEqual(defined(triggerFields({ runAt: new Date(NOON) })), { runAt: NOON });
+  assert.deepEqual(defined(triggerFields({ runAt: "2030-01-31T14:00:00+02:00" })), { runAt: "2030-01-31T14:00:00+02:00" });
+  assert.deepEqual(defined(triggerFields({ debounce: 200 })), { debounceMs: 200 });
+  assert.deepEqual(defined(triggerFields({ debounce: { delay: 200, maxDelay: 900 } })), { debounceMs: 200, debounceMaxMs: 900 });
+  assert.deepEqual(defined(triggerFields({})), {});
+});
+
+test("items have their input beside their options", () => {
+  assert.deepEqual(defined(itemFields({ input: { n: 1 }, delay: 0 })), { input: { n: 1 }, delayMs: 0 });
+  assert.deepEqual(defined(itemFields({})), { input: {} });
+});
+
+test("conditions become a query", () => {
+  const which = { jobName: "a", status: ["failed", "cancelled"], labels: { org: "acme" }, createdBefore: new Date(NOON) };
+  assert.deepEqual(selectionQuery(which), { jobName: "a", status: "failed,cancelled", "label.org": "acme", createdBefore: NOON });
+  assert.deepEqual(filterQuery({ status: undefined, limit: 5, after: "x" }), { limit: "5", after: "x" });
+  assert.deepEqual(filterQuery(), {});
+});
+
+test("a purge takes an age or an instant", () => {
+  assert.deepEqual(defined(purgeFields({ olderThan: 1000, limit: 5 })), { olderThanMs: 1000, limit: 5 });
+  assert.deepEqual(defined(purgeFields({ olderThan: new Date(NOON) })), { olderThan: NOON });
+});
+
+test("a mistake is told before anything is sent", () => {
+  for (const [act, message] of [
+    [() => triggerFields({ prority: 1 }), /a trigger has no prority; it has idempotencyKey, /],
+    [() => triggerFields({ delay: -1 }), /delay is a number of milliseconds/],
+    [() => triggerFields({ delay: Infinity }), /delay is a number of milliseconds/],
+    [() => triggerFields({ delay: "5" }), /delay is a number of milliseconds/],
+    [() => triggerFields({ runAt: new Date("nonsense") }), /runAt is a valid Date/],
+    [() => triggerFields({ runAt: 5 }), /runAt is a valid Date/],
+    [() => triggerFields({ debounce: { delay: 1, max: 2 } }), /debounce has no max; it has delay, maxDelay/],
+    [() => itemFields({ debounce: 1 }), /an item of triggerMany has no debounce/],
+    [() => itemFields(null), /an item of triggerMany is/],
+    [() => selectionQuery({ job: "a" }), /a selection of runs has no job; it has jobName, /],
+    [() => filterQuery({ createdBefore: NOON }), /a filter of runs has no createdBefore/],
+    [() => purgeFields({ olderThan: undefined }), /olderThan is a valid Date/],
+    [() => purgeFields({ olderThan: NaN }), /olderThan is a number of milliseconds/],
+  ]) {
+    assert.throws(act, { name: "InvalidInput", message });
+  }
+});
+
+test("a key is 32 bytes, or a CryptoKey that gives them", async () => {
+  const bytes = crypto.getRandomValues(new Uint8Array(32));
+  const [copy] = await keysOf(bytes);
+  assert.deepEqual(copy, bytes);
+  assert.notEqual(copy, bytes);
+  const made = await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, true, ["encrypt", "decrypt"]);
+  const both = await keysOf([made, bytes]);
+  assert.deepEqual(both, [new Uint8Array(await crypto.subtle.exportKey("raw", made)), bytes]);
+});
+
+test("any other key is refused, and never shown", async () => {
+  const short = await crypto.subtle.generateKey({ name: "AES-GCM", length: 128 }, true, ["encrypt"]);
+  const kept = await crypto.subtle.generateKey({ name: "AES-GCM", length: 256 }, false, ["encrypt"]);
+  for (const [key, reason] of [
+    [new Uint8Array(16), /this one has 16 bytes/],
+    [short, /this one has 16 bytes/],
+    [kept, /this CryptoKey cannot be exported/],
+    ["x".repeat(32), /this is a string/],
+    [null, /this is null/],
+    [[], /there is none/],
+  ]) {
+    await assert.rejects(keysOf(key), { name: "InvalidInput", message: reason });
+  }
+});

@@ -1,0 +1,168 @@
+/**
+ * Waiting for a run's end, and following what is stored of runs.
+ *
+ * What is pushed only says that there is something new; what it is, is read. So nothing is missed or told twice, whatever
+ * happens to the worker meanwhile.
+ *
+ * @module
+ */
+
+import { DurablyError, failureOf } from "./failures.js";
+
+/** @typedef {import("./types.js").DurablyEvent} DurablyEvent */
+/** @typedef {import("./types.js").Run} Run */
+/** @typedef {import("./link.js").Status} Status */
+
+// After these, a run that somebody waits for may have ended.
+const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
+
+const EVENTS_AT_ONCE = 200;
+
+/** Somebody who waits for news of a run, or of all. */
+class Watcher {
+  /** The highest seq heard of since the last look; Infinity when everything may be different. */
+  newest = 0;
+  /** @type {PromiseWithResolvers<void>} */
+  #news = Promise.withResolvers();
+
+  /** @param {string | undefined} runId */
+  constructor(runId) {
+    this.runId = runId;
+  }
+
+  /** @param {number} seq */
+  tell(seq) {
+    this.newest = Math.max(this.newest, seq);
+    this.#news.resolve();
+  }
+
+  /**
+   * Resolves when there is something newer than `seq`, at once if it has been told already.
+   *
+   * @param {number} seq
+   */
+  async beyond(seq) {
+    while (this.newest <= seq) {
+      this.#news = Promise.withResolvers();
+      await this.#news.promise;
+    }
+  }
+}
+
+export class Following {
+  #request;
+  #status;
+  #onTypes;
+  /** @type {Set<Watcher>} */
+  #ends = new Set();
+  /** @type {Set<Watcher>} */
+  #journals = new Set();
+
+  /**
+   * @param {object} link
+   * @param {(method: string, path: string, query: Record<string, string>) => Promise<any>} link.request
+   * @param {() => Status} link.status
+   * @param {() => void} link.onTypes  called when `types` has changed
+   */
+  constructor({ request, status, onTypes }) {
+    this.#request = request;
+    this.#status = status;
+    this.#onTypes = onTypes;
+  }
+
+  /** The types of events that must be heard. */
+  get types() {
+    return this.#journals.size > 0 ? [...RUN_CHANGES, "journal"] : RUN_CHANGES;
+  }
+
+  /** @param {{type: string, runId: string | null, seq: number | null}} event */
+  hear({ type, runId, seq }) {
+    if (type === "journal") {
+      for (const watcher of this.#journals) if ([undefined, runId].includes(watcher.runId)) watcher.tell(seq ?? Infinity);
+    } else if (RUN_CHANGES.includes(type)) {
+      for (const watcher of this.#ends) if (watcher.runId === runId) watcher.tell(Infinity);
+    }
+  }
+
+  /** Everybody looks again: another worker is up, or none ever will be. */
+  lookAgain() {
+    for (const watcher of [...this.#ends, ...this.#journals]) watcher.tell(Infinity);
+  }
+
+  /**
+   * The run, once it is completed, failed or cancelled.
+   *
+   * @param {string} runId
+   * @param {number} [timeout]
+   * @returns {Promise<Run>}
+   */
+  async waitForRun(runId, timeout) {
+    const watcher = new Watcher(runId);
+    const expired = Promise.withResolvers();
+    expired.promise.catch(() => {});
+    const late = () => new DurablyError("TimeoutError", `run ${runId} has not ended within ${timeout} ms`);
+    const timer = timeout === undefined ? undefined : setTimeout(() => expired.reject(late()), timeout);
+    this.#ends.add(watcher);
+    try {
+      for (;;) {
+        watcher.newest = 0;
+        const run = /** @type {Run | undefined} */ (await Promise.race([this.#look("/run", { runId }, watcher), expired.promise]));
+        if (run?.isTerminal) return run;
+        await Promise.race([watcher.beyond(0), expired.promise]);
+      }
+    } finally {
+      clearTimeout(timer);
+      this.#ends.delete(watcher);
+    }
+  }
+
+  /**
+   * The stored events behind the one with seq `after`, of a run or of all, and then those to come. Ends when the run does.
+   *
+   * @param {string} [runId]
+   * @param {number} [after]
+   * @returns {AsyncGenerator<DurablyEvent, void, void>}
+   */
+  async *events(runId, after = 0) {
+    const watcher = new Watcher(runId);
+    this.#journals.add(watcher);
+    this.#onTypes();
+    let position = after;
+    try {
+      for (;;) {
+        watcher.newest = 0;
+        /** @type {Record<string, string>} */
+        const query = { after: String(position), limit: String(EVENTS_AT_ONCE), ...(runId === undefined ? {} : { runId }) };
+        /** @type {{events: DurablyEvent[], ended: boolean} | undefined} */
+        const page = await this.#look("/events", query, watcher);
+        for (const event of page?.events ?? []) {
+          position = event.seq ?? position;
+          yield event;
+        }
+        if (page?.ended) return;
+        if (page && page.events.length === EVENTS_AT_ONCE) continue;
+        await watcher.beyond(position);
+      }
+    } finally {
+      this.#journals.delete(watcher);
+      this.#onTypes();
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {Record<string, string>} query
+   * @param {Watcher} watcher
+   * @returns {Promise<any>}  nothing when there was no worker to ask; the watcher is told when it is worth another look
+   */
+  async #look(path, query, watcher) {
+    try {
+      return await this.#request("GET", path, query);
+    } catch (error) {
+      // The worker is busy with a step that does not let go: that is no reason to give up.
+      if (failureOf(error).name === "TimeoutError") watcher.tell(Infinity);
+      else if (this.#status() !== "starting") throw error;
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * What a page passes, as requests carry it. An option that there is not is refused: it would be a silent mistake.
+ *
+ * @module
+ */
+
+import { DurablyError, failureOf } from "./failures.js";
+
+/** @typedef {import("./types.js").EncryptionKey} EncryptionKey */
+/** @typedef {import("./types.js").Instant} Instant */
+/** @typedef {import("./types.js").TriggerOptions} TriggerOptions */
+
+const ITEM_OPTIONS = ["idempotencyKey", "concurrencyKey", "coalesce", "labels", "priority", "delay", "runAt"];
+const SELECTION = ["jobName", "status", "labels", "createdBefore"];
+const RUN_FILTER = ["jobName", "status", "labels", "limit", "offset", "after"];
+const KEY_BYTES = 32;
+
+/**
+ * @param {TriggerOptions} options
+ * @returns {Record<string, unknown>}
+ */
+export function triggerFields(options) {
+  const { delay, runAt, debounce, ...same } = known("a trigger", options, [...ITEM_OPTIONS, "debounce"]);
+  const burst = typeof debounce === "object" && debounce !== null ? known("debounce", debounce, ["delay", "maxDelay"]) : { delay: debounce };
+  return {
+    ...same,
+    delayMs: duration(delay, "delay"),
+    runAt: runAt === undefined ? undefined : instantOf(runAt, "runAt"),
+    debounceMs: duration(burst.delay, "debounce"),
+    debounceMaxMs: duration(burst.maxDelay, "maxDelay"),
+  };
+}
+
+/** @param {import("./types.js").Item} item */
+export function itemFields(item) {
+  if (typeof item !== "object" || item === null) throw invalid("an item of triggerMany is {input, …} with options beside it");
+  const { input, ...options } = known("an item of triggerMany", item, ["input", ...ITEM_OPTIONS]);
+  return { input: input ?? {}, ...triggerFields(options) };
+}
+
+/**
+ * @param {{runId: string, disposition: import("./types.js").Triggered["disposition"]}} answer
+ * @returns {import("./types.js").Triggered}
+ */
+export function triggered({ runId, disposition }) {
+  return { id: runId, disposition };
+}
+
+/** @param {import("./types.js").Selection} selection */
+export function selectionQuery(selection = {}) {
+  return queryOf(known("a selection of runs", selection, SELECTION));
+}
+
+/** @param {import("./types.js").RunFilter} filter */
+export function filterQuery(filter = {}) {
+  return queryOf(known("a filter of runs", filter, RUN_FILTER));
+}
+
+/**
+ * @param {Record<string, any>} conditions
+ * @returns {Record<string, string>}
+ */
+function queryOf({ labels = {}, createdBefore, ...filter }) {
+  /** @type {Record<string, string>} */
+  const query = {};
+  for (const [key, value] of Object.entries(filter)) if (value !== undefined) query[key] = String(value);
+  for (const [key, value] of Object.entries(labels)) query[`label.${key}`] = String(value);
+  if (createdBefore !== undefined) query.createdBefore = instantOf(createdBefore, "createdBefore");
+  return query;
+}
+
+/** @param {{olderThan: Date | number, limit?: number}} options */
+export function purgeFields(options) {
+  const { olderThan, limit } = known("purgeRuns", options, ["olderThan", "limit"]);
+  if (typeof olderThan === "number") return { olderThanMs: duration(olderThan, "olderThan"), limit };
+  return { olderThan: instantOf(olderThan, "olderThan"), limit };
+}
+
+/**
+ * @param {Instant} value
+ * @param {string} what
+ */
+export function instantOf(value, what) {
+  if (typeof value === "string") return value;
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.toISOString();
+  throw invalid(`${what} is a valid Date, or an ISO 8601 text with a zone, not ${value}`);
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} what
+ * @returns {number | undefined}
+ */
+function duration(value, what) {
+  if (value === undefined) return undefined;
+  // JSON would make null of what is not finite, which is no duration at all.
+  if (typeof value === "number" && Number.isFinite(value) && value >= 0) return value;
+  throw invalid(`${what} is a number of milliseconds, 0 or more, not ${value}`);
+}
+
+/**
+ * The keys as bytes, for the worker.
+ *
+ * @param {EncryptionKey | EncryptionKey[]} given
+ * @returns {Promise<Uint8Array[]>}
+ */
+export async function keysOf(given) {
+  const keys = Array.isArray(given) ? given : [given];
+  if (keys.length === 0) throw wrongKey("there is none");
+  return Promise.all(keys.map(bytesOfKey));
+}
+
+/**
+ * @param {EncryptionKey} key
+ * @returns {Promise<Uint8Array>}
+ */
+async function bytesOfKey(key) {
+  /** @type {unknown} */
+  let bytes = key;
+  if (typeof CryptoKey !== "undefined" && key instanceof CryptoKey) {
+    try {
+      bytes = new Uint8Array(await crypto.subtle.exportKey("raw", key));
+    } catch (error) {
+      throw wrongKey(`this CryptoKey cannot be exported: ${failureOf(error).message}`);
+    }
+  }
+  if (bytes instanceof Uint8Array && bytes.length === KEY_BYTES) return new Uint8Array(bytes);
+  throw wrongKey(bytes instanceof Uint8Array ? `this one has ${bytes.length} bytes` : `this is ${bytes === null ? "null" : `a ${typeof bytes}`}`);
+}
+
+/** @param {string} reason */
+function wrongKey(reason) {
+  return invalid(
+    `encryptionKey is ${KEY_BYTES} random bytes, such as crypto.getRandomValues(new Uint8Array(${KEY_BYTES})), or an AES-GCM ` +
+      `CryptoKey of 256 bits that may be exported; ${reason}`,
+  );
+}
+
+/**
+ * @param {string} what
+ * @param {object} options
+ * @param {string[]} names
+ * @returns {Record<string, any>}
+ */
+function known(what, options, names) {
+  const unknown = Object.keys(options).filter((name) => !names.includes(name));
+  if (unknown.length > 0) throw invalid(`${what} has no ${unknown.join(", ")}; it has ${names.join(", ")}`);
+  return options;
+}
+
+/** @param {string} message */
+function invalid(message) {
+  return new DurablyError("InvalidInput", message);
+}
