@@ -8,7 +8,6 @@ from typing import Any
 
 from durably_web.jobs import Job
 from tests.simulation.engines import Engine, Engines
-from tests.simulation.features import FEATURES
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import EPOCH, SimulatedLoop
 from tests.simulation.model import TERMINAL, Model, RunModel
@@ -39,22 +38,15 @@ class Actions:
         self._model: Model = ledger.model
         self._jobs = jobs
         self._writer = Writer(draw, list(jobs), EPOCH)
-        # One kind for each key, so that what it promises can be checked.
-        self._coalesce = {key: draw.choice((None, "skip", "replace", "queue", "queue")) for key in "pq"}
         self._weights = self._drawn(clocks_jump)
 
     def _drawn(self, clocks_jump: bool) -> dict[str, float]:
         usual: dict[str, float] = {
-            "trigger": 12, "cancel": 2, "retry": 3, "retrigger": 1, "delete": 1, "give_up": 1, "read": 2, "follow": 1,
-            "begin": 2, "stop": 2, "kill": 2, "sleep": 1, "cut_off": 1, "wait": 2,
+            "trigger": 12, "trigger_many": 1, "cancel": 2, "retry": 3, "retrigger": 1, "fork": 1, "delete": 1,
+            "purge": 0.5, "bulk": 0.5, "signal": 4, "pause": 2, "pause_job": 0.5, "pause_worker": 0.5,
+            "give_up": 1, "read": 2, "follow": 1, "wait": 2,
+            "begin": 2, "stop": 2, "kill": 2, "sleep": 1, "cut_off": 1, "jump": 2 if clocks_jump else 0,
         }  # fmt: skip
-        if clocks_jump:
-            usual["jump"] = 2
-        newer = {
-            "signal": 4, "fork": 1, "pause": 2, "pause_job": 0.5, "pause_worker": 0.5, "trigger_many": 1, "purge": 0.5,
-            "bulk": 0.5,
-        }  # fmt: skip
-        usual |= {name: weight for name, weight in newer.items() if name in FEATURES}
         # No two seeds are alike: in some nobody cancels, in others everybody dies.
         return {name: weight * self._draw.choice((0, 1, 1, 1, 3)) if name != "trigger" else weight
                 for name, weight in usual.items()}  # fmt: skip
@@ -128,26 +120,25 @@ class Actions:
             options["idempotency_key"] = f"once {draw.randrange(6)}"
         if draw.random() < 0.3:
             options["labels"] = {"colour": draw.choice(("red", "blue"))}
-        if "priority" in FEATURES and draw.random() < 0.3:
+        if draw.random() < 0.3:
             options["priority"] = draw.randrange(-1, 3)
-        if "keys" in FEATURES and draw.random() < 0.35:
+        if draw.random() < 0.35:
             key = options["concurrency_key"] = draw.choice("pq")
-            if "coalesce" in FEATURES:
-                options["coalesce"] = self._coalesce[key]
-        if "delay" in FEATURES and draw.random() < 0.15:
+            options["coalesce"] = self._model.limits.coalesce[key]
+        if draw.random() < 0.15:
             options["delay"] = draw.choice((0.0, 0.5, 5.0, 40.0))
         return options
 
     def trigger(self, engine: Engine, job: str, input: dict[str, Any], options: dict[str, Any]) -> None:
         async def asking() -> None:
-            handle = await engine.api.trigger(self._jobs[job], input, **options)
+            handle = await engine.durably.trigger(self._jobs[job], input, **options)
             self._ledger.triggered(handle.id, job, options.get("idempotency_key"), handle.disposition)
 
         self._engines.ask(engine, f"trigger {job} {options} {input}", asking)
 
     def _trigger(self, engine: Engine) -> None:
         options = self._options()
-        if "debounce" in FEATURES and "concurrency_key" in options and self._draw.random() < 0.2:
+        if "concurrency_key" in options and self._draw.random() < 0.2:
             options = {name: value for name, value in options.items() if name not in ("coalesce", "delay")}
             options["debounce"] = self._draw.choice((0.5, 5.0))
         self.trigger(engine, self._draw.choice(list(self._jobs)), self._program(), options)
@@ -157,7 +148,7 @@ class Actions:
         items = [{"input": self._program(), **self._options()} for _ in range(self._draw.randrange(4))]
 
         async def asking() -> None:
-            handles = await engine.api.trigger_many(self._jobs[job], items)
+            handles = await engine.durably.trigger_many(self._jobs[job], items)
             for item, handle in zip(items, handles, strict=True):
                 self._ledger.triggered(handle.id, job, item.get("idempotency_key"), handle.disposition)
 
@@ -189,7 +180,7 @@ class Actions:
         step = self._draw.choice([*names, None])
 
         async def ask(run_id: str) -> None:
-            handle = await engine.api.fork(run_id, from_step=step)
+            handle = await engine.durably.fork(run_id, from_step=step)
             self._ledger.triggered(handle.id, "", None, handle.disposition)
 
         self._request(engine, f"fork from {step}", run, ask)
@@ -205,7 +196,7 @@ class Actions:
 
         async def ask(run_id: str) -> None:
             self._ledger.sending(run_id, name, payload)
-            await engine.api.signal(run_id, name, payload)
+            await engine.durably.signal(run_id, name, payload)
             self._ledger.signal_acknowledged(run_id, name, payload, self._loop.time())
 
         self._request(engine, f"signal {name} {payload!r}", run, ask)
@@ -214,34 +205,47 @@ class Actions:
         run = self._some_run("pending", "leased", "waiting")
         if run is not None:
             self._model.held_back.add(run.id)
-        what = self._draw.choice(("pause", "resume"))
-        self._request(engine, what, run, getattr(engine.api, what))
+            if self._draw.random() < 0.6:
+                self._request(engine, "pause", run, lambda run_id: self._paused(run_id, engine.durably.pause(run_id)))
+            else:
+                self._model.resumed.add(run.id)
+                self._request(engine, "resume", run, engine.durably.resume)
 
     def _pause_job(self, engine: Engine) -> None:
         job = self._draw.choice(list(self._jobs))
         self._model.held_back.add(job)
-        what = self._draw.choice(("pause_job", "resume_job"))
-        self._engines.ask(engine, f"{what} {job}", lambda: getattr(engine.api, what)(job))
+        if self._draw.random() < 0.6:
+            self._engines.ask(engine, f"pause_job {job}", lambda: self._paused(job, engine.durably.pause_job(job)))
+        else:
+            self._model.resumed.add(job)
+            self._engines.ask(engine, f"resume_job {job}", lambda: engine.durably.resume_job(job))
+
+    async def _paused(self, what: str, pausing: Awaitable[object]) -> None:
+        await pausing
+        self._model.paused.add(what)
 
     def _pause_worker(self, engine: Engine) -> None:
         what = self._draw.choice(("pause_worker", "resume_worker"))
 
         async def asking() -> None:
-            getattr(engine.api, what)()
+            getattr(engine.durably, what)()
 
         self._engines.ask(engine, what, asking)
 
     def _purge(self, engine: Engine) -> None:
         old = self._draw.choice((1.0, 30.0, 300.0))
         self._ledger.purged = True
-        self._engines.ask(engine, f"purge {old}", lambda: engine.api.purge_runs(older_than=old, limit=3))
+        self._engines.ask(engine, f"purge {old}", lambda: engine.durably.purge_runs(older_than=old, limit=3))
 
     def _bulk(self, engine: Engine) -> None:
-        what = self._draw.choice(("cancel_runs", "retry_runs", "pause_runs", "resume_runs"))
+        what = self._draw.choice(("cancel_runs", "retry_runs", "pause_runs", "resume_runs", "delete_runs"))
         job = self._draw.choice(list(self._jobs))
+        self._ledger.purged |= what == "delete_runs"
         if what == "pause_runs":
             self._model.held_back.add(job)
-        self._engines.ask(engine, f"{what} {job}", lambda: getattr(engine.api, what)(job=job))
+        if what == "resume_runs":
+            self._model.resumed |= self._model.runs.keys()
+        self._engines.ask(engine, f"{what} {job}", lambda: getattr(engine.durably, what)(job=job))
 
     def _wait(self, engine: Engine) -> None:
         async def ask(run_id: str) -> None:
@@ -257,7 +261,7 @@ class Actions:
     def _read(self, engine: Engine) -> None:
         durably = engine.durably
         readings: tuple[Callable[[str], Awaitable[object]], ...] = (
-            durably.get_run, durably.get_steps, durably.get_logs, lambda _: durably.get_runs(limit=5),
+            durably.get_run, durably.get_steps, durably.get_logs, lambda _: durably.get_runs(limit=5), lambda _: durably.stats(),
         )  # fmt: skip
         self._request(engine, "read", self._some_run(), self._draw.choice(readings))
 

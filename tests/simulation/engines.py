@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +11,6 @@ from durably_web.engine import Durably
 from durably_web.errors import DurablyError
 from durably_web.jobs import Job
 from tests.simulation.faults import Link, Network
-from tests.simulation.features import FEATURES
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.trace import Trace
 
@@ -22,9 +22,8 @@ class Engine:
         self.process = process
         self.link = link
         self.durably = durably
-        # Parts of it are newer than what a type checker may see.
-        self.api: Any = durably
         self.stopping = False
+        self.beginning: Request | None = None
 
     @property
     def alive(self) -> bool:
@@ -38,6 +37,7 @@ class Request:
         self.engine = engine
         self.what = what
         self.task = task
+        self.error: Exception | None = None
 
     @property
     def answered(self) -> bool:
@@ -76,13 +76,10 @@ class Engines:
             "polling_interval": draw.choice((0.2, 1.0, 5.0)),
             "heartbeat_interval": beat,
             "stale_threshold": beat * draw.choice((2.0, 6.0)),
+            "random_bytes": draw.randbytes,
             **options,
         }
-        if "random_bytes" in FEATURES:
-            settings["random_bytes"] = draw.randbytes
         durably = Durably(link, **settings)
-        if "random_bytes" not in FEATURES:
-            vars(durably)["_make_id"]._random = draw.randbytes
         durably.on("worker:error", lambda event: self._heard(process, event))
         engine = Engine(process, link, durably)
         self.all.append(engine)
@@ -99,6 +96,7 @@ class Engines:
             try:
                 await ask()
             except (DurablyError, TimeoutError) as error:
+                request.error = error
                 self._trace.count("requests refused")
                 self._trace.say(engine.process.name, f"{what}: {error!r}")
 
@@ -112,13 +110,20 @@ class Engines:
     def begin(self) -> Engine:
         engine = self.add()
         self._trace.count("engines started")
-        self.ask(engine, "init", engine.durably.init)
+        engine.beginning = self.ask(engine, "init", engine.durably.init)
         return engine
 
     def stop(self, engine: Engine) -> Request:
         engine.stopping = True
         self._trace.count("engines stopped")
-        return self.ask(engine, "stop", engine.durably.stop)
+
+        async def stop() -> None:
+            # Nobody leaves a context that he has not entered.
+            if engine.beginning is not None:
+                await asyncio.wait([engine.beginning.task])
+            await engine.durably.stop()
+
+        return self.ask(engine, "stop", stop)
 
     def kill(self, engine: Engine) -> None:
         """What it has sent is lost, or arrives after its death."""

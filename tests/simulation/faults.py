@@ -68,6 +68,8 @@ class Network:
         self.weather = climate
         self.trace = trace
         self.writes = 0
+        # When the last of the batches that are on their way comes in.
+        self.last_arrival = 0.0
         self.workers: dict[str, Process] = {}
         self.on_commit: Callable[[Process, Batch], None] = lambda process, batch: None
         self.database = SqliteExecutor(":memory:")
@@ -99,6 +101,10 @@ class Network:
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """In the world outside of all processes."""
         self.loop.call_later(seconds, callback, context=self._context)
+
+    def send(self, seconds: float, arrive: Callable[[], None]) -> None:
+        self.last_arrival = max(self.last_arrival, self.loop.time() + seconds)
+        self.later(seconds, arrive)
 
     def delay(self) -> float:
         draw, now = self.draw, self.weather
@@ -149,7 +155,7 @@ class Link:
                 results = error
             self.network.later(self.network.delay(), lambda: self.process.call_soon(answer, results))
 
-        self.network.later(self.network.delay(), arrive)
+        self.network.send(self.network.delay(), arrive)
         result: list[Rows] = await future
         return result
 
@@ -178,7 +184,7 @@ class Link:
             self._own_writes += batch.mode == "write"
         elif fate == "late" and batch.mode == "write":
             network.trace.count("late copies")
-            network.later(network.draw.random() * 3.0, lambda: self._copy(batch))
+            network.send(network.draw.random() * 3.0, lambda: self._copy(batch))
         elif fate == "after":
             network.trace.count("replies lost")
             network.trace.say(process.name, "its reply is lost")

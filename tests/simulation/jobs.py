@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from durably_web import errors
+from durably_web.errors import SignalTimeout
 from durably_web.jobs import Job, job
+from durably_web.retry import Retry
 from durably_web.steps import Step
 from tests.simulation.ledger import Ledger
 from tests.simulation.programs import Names, Node, Program
@@ -25,15 +25,12 @@ def make_job(name: str, ledger: Ledger, registry: dict[str, Job[Any, Any]], opti
     async def play(step: Step, input: dict[str, Any]) -> list[Any]:
         return await _Player(step, ledger, registry).block(input["program"])
 
-    decorate: Any = job
-    made: Job[Any, Any] = decorate(name=name, **options)(play)
-    return made
+    return job(name=name, **options)(play)
 
 
 class _Player:
     def __init__(self, step: Step, ledger: Ledger, registry: dict[str, Job[Any, Any]]) -> None:
-        # Parts of it are newer than what a type checker may see.
-        self._step: Any = step
+        self._step = step
         self._run = step.run_id
         self._ledger = ledger
         self._registry = registry
@@ -83,7 +80,7 @@ class _Player:
     async def _run_step(self, node: Node) -> Any:
         options: dict[str, Any] = {name: node[name] for name in ("timeout",) if name in node}
         if "retry" in node:
-            options["retry"] = _retry(node["retry"])
+            options["retry"] = Retry(**node["retry"])
         key = self._names.next(node["name"])
         return await self._told(node["name"], self._step.run(node["name"], self._function(node), key, **options))
 
@@ -109,7 +106,7 @@ class _Player:
 
     async def _map(self, node: Node) -> list[Any]:
         keys = [f"{node['name']}[{index}]" for index in range(node["items"])]
-        options: dict[str, Any] = {"retry": _retry(node["retry"])} if "retry" in node else {}
+        options: dict[str, Any] = {"retry": Retry(**node["retry"])} if "retry" in node else {}
         if "timeout" in node:
             options["timeout"] = node["timeout"]
         values = await self._step.map(
@@ -123,29 +120,24 @@ class _Player:
         step, name = self._step, node["name"]
         match node["do"]:
             case "sleep":
-                return step.sleep(name, node["seconds"])  # type: ignore[no-any-return]
+                return step.sleep(name, node["seconds"])
             case "sleep_until":
                 when = datetime.datetime.fromtimestamp(node["at"] / 1000, datetime.UTC)
-                return step.sleep_until(name, when)  # type: ignore[no-any-return]
+                return step.sleep_until(name, when)
             case "call" | "trigger":
                 start = getattr(step, node["do"])
                 key = self._names.next(name)
                 input = {"program": node["program"], "child of": [self._run, key]}
-                return start(self._registry[node["job"]], input, name=name)  # type: ignore[no-any-return]
+                return start(self._registry[node["job"]], input, name=name)
         raise ValueError(f"no program does {node['do']!r}")
 
     async def _signal(self, node: Node) -> Any:
         name = node["name"]
         key = self._names.next(name)
-        since = asyncio.get_running_loop().time()
         try:
             payload = await self._told(name, self._step.wait_for_signal(name, timeout=node["timeout"]))
-        except getattr(errors, "SignalTimeout", ()):
-            self._ledger.signal_missed(self._run, name, since)
+        except SignalTimeout:
+            self._ledger.signal_missed(self._run, name, key)
             raise
         self._ledger.signal_received(self._run, name, key, payload)
         return payload
-
-
-def _retry(options: dict[str, Any]) -> Any:
-    return importlib.import_module("durably_web.retry").Retry(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -13,7 +14,7 @@ from tests.simulation.loop import Process
 from tests.simulation.programs import signals_of
 from tests.simulation.trace import Trace
 
-TERMINAL = ("completed", "failed", "cancelled")
+TERMINAL = ("completed", "failed", "cancelled", "deleted")
 
 _NEW_ENTRIES: LiteralString = """
 SELECT seq, run_id, number, generation, type, step_name, data, created_at FROM durably_journal
@@ -66,14 +67,23 @@ class RunModel:
     holds: bool = False
     deleted: bool = False
     copied: bool = True
+    # Leases since it last stored a step.
+    fruitless: int = 0
     results: dict[str, tuple[str, Any]] = field(default_factory=dict)
     ever: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    # Waits that are not over; and of each that ever was, until when by its worker's clock.
     waits: set[str] = field(default_factory=set)
+    limits: dict[str, int | None] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
 
     @property
     def job(self) -> str:
         return str(self.row["job_name"])
+
+    def begins_next_to(self, other: RunModel) -> bool:
+        """It is pending, has never begun, and has the job and the key of another."""
+        fresh = self.status == "pending" and self.generation == 0 and self.row["forked_from"] is None
+        return fresh and (self.key, self.job) == (other.key, other.job)
 
     @property
     def key(self) -> str | None:
@@ -81,11 +91,13 @@ class RunModel:
 
 
 class Limits(NamedTuple):
-    """What the jobs of a simulation promise."""
+    """What the jobs of a simulation promise: the first two for each key, then of the job `other`, then of both."""
 
-    per_key: int = 1
-    max_runs: dict[str, int | None] = {}  # noqa: RUF012 — never changed
-    rates: dict[str, tuple[int, float] | None] = {}  # noqa: RUF012
+    per_key: int
+    coalesce: dict[str, str | None]
+    max_runs: int | None
+    rate: tuple[int, float] | None
+    max_attempts: int
 
 
 class Model:
@@ -100,9 +112,14 @@ class Model:
         self.limits = limits
         self.clocks_jump = clocks_jump
         self._columns: list[str] = []
-        self._starts: dict[str, list[tuple[int, str]]] = {}
-        # Runs of which a claim must not look at the priority alone.
+        # When runs of the limited job began, by their workers' clocks.
+        self._starts: list[tuple[int, str]] = []
+        self.children: Counter[tuple[str, str]] = Counter()
+        # Runs and jobs of which a claim does not look at the priority alone; those whose pause was acknowledged; and
+        # those that anybody ever wanted to resume.
         self.held_back: set[str] = set()
+        self.paused: set[str] = set()
+        self.resumed: set[str] = set()
 
     def _ask(self, sql: LiteralString, *params: Value) -> list[Any]:
         return self.network.ask(Batch("read", (Statement(sql, params),)))[0]
@@ -113,6 +130,11 @@ class Model:
             self._columns = [row[1] for row in self._ask("PRAGMA table_info(durably_runs)")]
         found = self._ask("SELECT * FROM durably_runs WHERE id = ?", run_id)
         return dict(zip(self._columns, found[0], strict=True)) if found else None
+
+    def brief(self, run: RunModel) -> str:
+        row = self.row(run.id) or {}
+        told = {name: value for name, value in row.items() if name not in ("id", "input", "labels") and value}
+        return f"{run.id}: {told}, {run.number} entries, waits {sorted(run.waits)}"
 
     def program(self, run: RunModel) -> list[dict[str, Any]]:
         program: list[dict[str, Any]] = json.loads(str(run.row["input"])).get("program", [])
@@ -140,6 +162,10 @@ class Model:
                 self._check_end_of_lease(holder, new, process)
         for run_id in dict.fromkeys(entry.run_id for entry in new):
             self._check_row(self.runs[run_id])
+        for entry in new:
+            if entry.type == "run:cancel" and self.runs[entry.run_id].status == "cancelled":
+                left = [run.id for run in self._descendants(entry.run_id) if run.status not in TERMINAL]
+                self.trace.check(not left, f"run {entry.run_id} was cancelled, and of its children not {left}")
         claimed = [self.runs[entry.run_id] for entry in new if entry.type == "run:leased"]
         for run in claimed:
             holder = self.leased.get(run.id)
@@ -157,16 +183,19 @@ class Model:
             row = self.row(entry.run_id)
             check(row is not None and entry.run_id not in self.runs, f"a trigger of nothing, or a second one: {entry}")
             check(entry.number == 1 and entry.generation == 0, f"begins in the middle: {entry}")
-            self.runs[entry.run_id] = RunModel(entry.run_id, row or {})
+            run = self.runs[entry.run_id] = RunModel(entry.run_id, row or {})
+            self._check_trigger(run, entry)
             return
         run = self.runs[entry.run_id]
-        check(entry.number == run.number + 1, f"after number {run.number}: {entry}")
+        # What was written in the same transaction as the deletion is gone.
+        unseen = type_ == "run:delete" and entry.number > run.number + 1
+        check(unseen or entry.number == run.number + 1, f"after number {run.number}: {entry}")
         run.number = entry.number
         run.seen[type_] += 1
         run.copied = run.copied and type_ == "step:complete"
         if type_ == "run:leased":
             self._begin(run, entry, process)
-        check(entry.generation == run.generation, f"under generation {run.generation}: {entry}")
+        check(unseen or entry.generation == run.generation, f"under generation {run.generation}: {entry}")
         if type_ in _OWNERS or (type_ in ("step:complete", "step:fail") and not run.copied):
             waited = entry.step_name in run.waits and type_ in ("step:complete", "step:fail")
             check(
@@ -176,7 +205,20 @@ class Model:
         if type_.startswith("step:"):
             self._fold_step(run, entry)
         elif type_.startswith("run:"):
-            self._fold_run(run, entry)
+            self._fold_run(run, entry, unseen)
+
+    def _check_trigger(self, run: RunModel, entry: Entry) -> None:
+        check = self.trace.check
+        parent, child_of = run.row.get("parent_run_id"), json.loads(str(run.row["input"])).get("child of")
+        if parent is not None:
+            self.children[tuple(child_of)] += 1
+            check(parent == child_of[0], f"{child_of} started a child of {parent}")
+            # A failure of the child does not count any more once its parent is retried.
+            most = 1 + self.runs[child_of[0]].seen["run:retry"]
+            check(self.children[tuple(child_of)] <= most, f"{child_of} started {self.children[tuple(child_of)]} children")
+        if run.key is not None and self.limits.coalesce.get(run.key, "queue") != "queue":
+            same = [one.id for one in self.runs.values() if one.begins_next_to(run)]
+            check(len(same) <= 1, f"{same} are all pending with key {run.key!r}: {entry}")
 
     def _begin(self, run: RunModel, entry: Entry, process: Process) -> None:
         check = self.trace.check
@@ -185,13 +227,17 @@ class Model:
         check(self.is_owner(run, process), f"leased by {process.name} for another: {entry}")
         check(run.status not in TERMINAL, f"leased while {run.status}: {entry}")
         run.status, run.holds = "leased", True
-        if run.generation == 1:
-            self._starts.setdefault(run.job, []).append((entry.created_at, run.id))
+        run.fruitless += 1
+        held = {run.id, run.job} & (self.paused - self.resumed)
+        check(not held, f"leased while {held} is paused: {entry}")
+        if run.generation == 1 and run.job == "other":
+            self._starts.append((entry.created_at, run.id))
 
     def _fold_step(self, run: RunModel, entry: Entry) -> None:
-        key = str(entry.step_name)
+        key, run.fruitless = str(entry.step_name), 0
         if entry.type == "step:wait":
             run.waits.add(key)
+            run.limits[key] = json.loads(entry.data or "{}").get("until")
         elif entry.type in ("step:complete", "step:fail"):
             self.trace.check(key not in run.results, f"a second result, after {run.results.get(key)}: {entry}")
             outcome = (entry.type, json.loads(entry.data or "null"))
@@ -199,14 +245,13 @@ class Model:
             run.ever.setdefault(key, []).append(outcome)
             run.waits.discard(key)
 
-    def _fold_run(self, run: RunModel, entry: Entry) -> None:
+    def _fold_run(self, run: RunModel, entry: Entry, unseen: bool) -> None:
         type_, check = entry.type, self.trace.check
         if type_ in ("run:complete", "run:fail", "run:cancel"):
             check(run.status not in TERMINAL, f"ended while {run.status}: {entry}")
-            if type_ == "run:fail" and run.status == "leased":
-                error = json.loads(entry.data or "{}").get("error", "")
-                forced = error.startswith(("PoisonRun", "TimeoutError: the run took"))
-                check(forced or self.leased.get(run.id) is None, f"failed, and still leased: {entry}")
+            if type_ == "run:fail" and '"PoisonRun' in str(entry.data):
+                self.trace.count("runs poisoned")
+                check(run.fruitless > self.limits.max_attempts, f"{run.fruitless} leases, and poisoned: {entry}")
             run.status = {"run:complete": "completed", "run:fail": "failed", "run:cancel": "cancelled"}[type_]
             run.holds = False
         elif type_ == "run:waiting":
@@ -214,13 +259,12 @@ class Model:
         elif type_ == "run:retry":
             run.status = "pending" if run.status in TERMINAL else "waiting"
             run.results = {key: result for key, result in run.results.items() if result[0] == "step:complete"}
-            run.waits.clear()
         elif type_ == "run:coalesced":
             check(run.generation == 0 and run.status == "pending", f"coalesced with a run that has begun: {entry}")
             run.row = self.row(run.id) or run.row
         elif type_ == "run:delete":
-            check(run.status in TERMINAL, f"deleted while {run.status}: {entry}")
-            run.deleted = True
+            check(run.status in TERMINAL or unseen, f"deleted while {run.status}: {entry}")
+            run.deleted, run.status = True, "deleted"
 
     # -- what must be true behind it ---------------------------------------------------------------------
 
@@ -249,33 +293,32 @@ class Model:
             self.trace.check(same, f"run {run.id} is {run.status}, and its row {status}")
             self.trace.check(generation == run.generation, f"run {run.id}: {generation}, not {run.generation}")
 
+    def _descendants(self, run_id: str) -> Iterator[RunModel]:
+        for run in self.runs.values():
+            if run.row.get("parent_run_id") == run_id:
+                yield run
+                yield from self._descendants(run.id)
+
     def _check_limits(self, claimed: list[RunModel]) -> None:
         check = self.trace.check
         for key in sorted({run.key for run in claimed if run.key is not None}):
             holders = [run.id for run in self.runs.values() if run.holds and run.key == key and not run.deleted]
             check(len(holders) <= self.limits.per_key, f"key {key!r} is held by {holders}")
             self.trace.count("claims with a key")
-        counts = Counter(holder.job_name for holder in self.leased.values())
-        for job in sorted({run.job for run in claimed}):
-            limit = self.limits.max_runs.get(job)
-            check(limit is None or counts[job] <= limit, f"{counts[job]} runs of job {job} are leased, not {limit}")
-            rate = self.limits.rates.get(job)
-            if rate is not None and not self.clocks_jump:
-                self._check_rate(job, *rate)
-
-    def _check_rate(self, job: str, limit: int, period: float) -> None:
-        starts = sorted(start for start, run_id in self._starts.get(job, ()) if not self.runs[run_id].deleted)
-        for first, last in zip(starts, starts[limit:], strict=False):
-            close = last - first < round(period * 1000)
-            self.trace.check(not close, f"more than {limit} runs of {job} began in {period} s: {starts}")
+        leased = [holder.run_id for holder in self.leased.values() if holder.job_name == "other"]
+        most = self.limits.max_runs
+        check(most is None or len(leased) <= most, f"{leased} are leased, and the job allows {most}")
+        if self.limits.rate is not None and not self.clocks_jump:
+            limit, period = self.limits.rate
+            starts = sorted(start for start, run_id in self._starts if not self.runs[run_id].deleted)
+            for first, last in zip(starts, starts[limit:], strict=False):
+                check(last - first >= round(period * 1000), f"more than {limit} runs began in {period} s: {starts}")
 
     def _check_priority(self, claimed: list[RunModel], triggered: set[str]) -> None:
         """Of runs that nothing but their priority tells apart, none is overtaken."""
 
         def plain(run: RunModel) -> bool:
-            return run.key is None and run.id not in self.held_back and run.job not in self.held_back and not (
-                self.limits.max_runs.get(run.job) or self.limits.rates.get(run.job)
-            )
+            return run.job == "plain" and run.key is None and not self.held_back & {run.id, run.job}
 
         taken = [cast(int, run.row["priority"]) for run in claimed if plain(run)]
         left = [

@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.simulation.features import FEATURES
-
 Node = dict[str, Any]
 Program = list[Node]
 
@@ -39,13 +37,9 @@ class Writer:
 
     def _node(self, place: str, path: str, depth: int) -> Node:
         draw = self._draw
-        kinds = ["step"] * 8 + ["log", "progress"]
+        kinds = ["step"] * 10 + ["log", "progress", "sleep", "sleep_until", "signal", "map"]
         if depth > 0:
-            kinds += ["gather", "gather", "try", "try"]
-            kinds += [kind for kind in ("call", "trigger") if {"trigger": "step_trigger"}.get(kind, kind) in FEATURES]
-        kinds += [kind for kind in ("sleep", "sleep_until", "map") if kind in FEATURES]
-        if {"signal", "wait_for_signal"} <= FEATURES:
-            kinds += ["signal"] * 2
+            kinds += ["gather", "gather", "gather", "try", "try", "call", "trigger"]
         kind = draw.choice(kinds)
         # In a block a name may come again; branches that run beside each other share none.
         name = f"{path}{draw.choice('ab')}"
@@ -82,13 +76,13 @@ class Writer:
         if draw.random() < 0.15:
             # How often it fails in all, in whatever run's attempt; -1 always.
             node["fails"] = draw.choice((1, 1, 2, -1))
-        if "step_retry" in FEATURES and draw.random() < (0.7 if "fails" in node else 0.1):
+        if draw.random() < (0.7 if "fails" in node else 0.1):
             node["retry"] = {
                 "max_attempts": draw.randrange(1, 4),
                 "initial_delay": draw.choice((0.0, 0.05, 0.5, 4.0)),
                 "jitter": draw.random() < 0.5,
             }
-        if "step_timeout" in FEATURES and draw.random() < 0.1:
+        if draw.random() < 0.1:
             node["timeout"] = draw.choice((0.005, 0.5, 10.0))
         return node
 

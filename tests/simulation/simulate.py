@@ -7,26 +7,35 @@ import gc
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from durably_web.jobs import Job
+from durably_web.retry import RateLimit, Retry
 from tests.simulation import checker
 from tests.simulation.actions import Actions
 from tests.simulation.engines import Engine, Engines
 from tests.simulation.faults import Network, weather
-from tests.simulation.features import FEATURES
 from tests.simulation.jobs import make_job
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Deadlock, SimulatedLoop
 from tests.simulation.model import TERMINAL, Limits, Model
+from tests.simulation.programs import Program
 from tests.simulation.readers import Readers
 from tests.simulation.trace import Trace, Violation
 
-LONGEST_CALM = 1200.0
+LONGEST_CALM = 600.0
 """Virtual seconds until everything must have ended once nothing goes wrong any more."""
 
 PROBE = 60.0
-"""The same for one more run, whose engine must be woken: its own polling takes longer."""
+"""The same for one more run of each job, whose engine must be woken: its own polling takes longer."""
+
+_PROBE: Program = [
+    {"do": "step", "name": "probe", "seconds": 0.1},
+    {"do": "sleep", "name": "nap", "seconds": 2.0},
+    {"do": "signal", "name": "green", "timeout": None},
+    {"do": "call", "name": "child", "job": "plain", "program": [{"do": "step", "name": "small"}]},
+]
 
 
 class Result(NamedTuple):
@@ -115,7 +124,9 @@ class Simulation:
             engine.process.offset = 0
             engine.process.asleep = False
             engine.link.cut = False
-        await self._until(lambda: all(request.answered for request in self.engines.requests), self._unanswered)
+        # What was sent before may still arrive, and take a lease for somebody who is dead.
+        await asyncio.sleep(max(0.0, self.network.last_arrival - self.loop.time()) + 0.1)
+        await self._until(lambda: self._answered("init", "stop"), self._unanswered)
         # An engine whose start failed is none.
         for engine in self.engines.alive:
             await self._ask(engine, "init again", engine.durably.init)
@@ -126,44 +137,38 @@ class Simulation:
         end = self.loop.time() + LONGEST_CALM
         while open_runs := [run for run in self.model.runs.values() if run.status not in TERMINAL]:
             if self.loop.time() > end:
-                stuck = [(run.id, run.status, self.model.row(run.id)) for run in open_runs]
+                stuck = [self.model.brief(run) for run in open_runs]
                 self.trace.fail(f"nothing is in the way any more, and these do not end: {stuck}")
             for run in open_runs:
                 for name in self.model.open_waits(run):
                     self.actions.signal(self.engines.alive[0], run, name)
             await asyncio.sleep(5.0)
+        await self._until(self._answered, self._unanswered)
+        self.readers.attend()
         await self._until(self.readers.caught_up, lambda: "a reader never comes to the end")
         self.trace.count("seconds of calm", round(self.loop.time() - end + LONGEST_CALM))
 
     async def _resume(self) -> None:
         engine = self.engines.alive[0]
         for one in self.engines.alive:
-            if "pause_worker" in FEATURES:
-                one.api.resume_worker()
-        if "pause_job" in FEATURES:
-            for name in self.jobs:
-                await self._ask(engine, f"resume_job {name}", lambda name=name: engine.api.resume_job(name))
-        if "pause" in FEATURES:
-            for run in [run for run in self.model.runs.values() if run.status not in TERMINAL]:
-                await self._ask(engine, f"resume {run.id[-6:]}", lambda run=run: engine.api.resume(run.id))
+            one.durably.resume_worker()
+        self.model.paused.clear()
+        for name in self.jobs:
+            await self._ask(engine, f"resume_job {name}", partial(engine.durably.resume_job, name))
+            await self._ask(engine, f"resume_runs {name}", partial(engine.durably.resume_runs, job=name))
 
     async def _probe(self) -> None:
         """One more run, on an engine alone, which hardly ever looks by itself: every wake-up must come."""
         for engine in self.engines.alive:
-            await self._ask(engine, "stop", lambda engine=engine: engine.durably.stop())
+            await self._ask(engine, "stop", engine.durably.stop)
             engine.stopping = True
         engine = self.engines.add(polling_interval=10_000.0)
         await self._ask(engine, "init", engine.durably.init)
         self.readers.attend()
         for job in self.jobs:
-            options = {"concurrency_key": "probe", "coalesce": "queue"} if "coalesce" in FEATURES else {}
-            program: list[dict[str, Any]] = [{"do": "step", "name": "probe", "seconds": 0.1}]
-            if "sleep" in FEATURES:
-                program.append({"do": "sleep", "name": "nap", "seconds": 2.0})
-            if "signal" in FEATURES:
-                program.append({"do": "signal", "name": "green", "timeout": None})
-            self.actions.trigger(engine, job, {"program": program}, options)
-        await self._until(lambda: all(request.answered for request in self.engines.requests), self._unanswered)
+            options = {"concurrency_key": "probe", "coalesce": "queue"}
+            self.actions.trigger(engine, job, {"program": _PROBE}, options)
+        await self._until(self._answered, self._unanswered)
         end = self.loop.time() + PROBE
         while self.loop.time() < end:
             await asyncio.sleep(1.0)
@@ -173,19 +178,20 @@ class Simulation:
             for run in open_runs:
                 for name in self.model.open_waits(run):
                     self.actions.signal(engine, run, name)
-        self.trace.fail(f"runs that nobody woke: {[run for run in self.model.runs.values() if not run.deleted][-3:]}")
+        self.trace.fail(f"runs that nobody woke: {[self.model.brief(run) for run in open_runs]}")
 
     async def _stop(self) -> None:
         self.readers.attend()
         await self._until(self.readers.caught_up, lambda: "a reader never comes to the end of the probe")
         for engine in self.engines.alive:
-            await self._ask(engine, "stop", lambda engine=engine: engine.durably.stop())
+            await self._ask(engine, "stop", engine.durably.stop)
 
     # -- inside ------------------------------------------------------------------------------------------
 
     async def _ask(self, engine: Engine, what: str, ask: Callable[[], Any]) -> None:
         request = self.engines.ask(engine, what, ask)
         await self._until(lambda: request.answered, lambda: f"{what} is never answered")
+        self.trace.check(request.error is None, f"{what}, while nothing is in the way: {request.error!r}")
 
     async def _until(self, condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
         end = self.loop.time() + LONGEST_CALM
@@ -193,6 +199,9 @@ class Simulation:
             if self.loop.time() > end:
                 self.trace.fail(complaint())
             await asyncio.sleep(0.05)
+
+    def _answered(self, *kinds: str) -> bool:
+        return all(one.answered for one in self.engines.requests if not kinds or one.what in kinds)
 
     def _unanswered(self) -> str:
         return f"never answered: {[one.what for one in self.engines.requests if not one.answered]}"
@@ -207,13 +216,23 @@ class Simulation:
 
 
 def _job_options(draw: random.Random) -> tuple[dict[str, dict[str, Any]], Limits]:
-    """Two jobs and what they promise."""
+    """Two jobs and what they promise. What concerns a key is the same for both: a key is not one job's."""
     options: dict[str, dict[str, Any]] = {"plain": {}, "other": {}}
-    limits = Limits(per_key=1, max_runs={}, rates={})
-    if "max_runs" in FEATURES and draw.random() < 0.4:
-        limits.max_runs["other"] = options["other"]["max_concurrent_runs"] = draw.randrange(1, 3)
-    if "per_key" in FEATURES and draw.random() < 0.3:
-        limits = limits._replace(per_key=2)
-        for given in options.values():
-            given["max_concurrent_per_key"] = 2
+    other = options["other"]
+    limits = Limits(
+        per_key=draw.choice((1, 1, 2)),
+        coalesce={key: draw.choice((None, "skip", "replace", "queue", "queue")) for key in "pq"},
+        max_runs=draw.choice((None, None, 1, 2)),
+        rate=draw.choice((None, None, None, (1, 2.0), (3, 10.0))),
+        max_attempts=draw.choice((10, 10, 1, 2)),
+    )
+    other["max_concurrent_runs"] = limits.max_runs
+    if limits.rate is not None:
+        other["rate_limit"] = RateLimit(*limits.rate)
+    if draw.random() < 0.3:
+        other["retry"] = Retry(max_attempts=draw.randrange(1, 4), initial_delay=draw.choice((0.0, 0.05, 3.0)))
+    if draw.random() < 0.2:
+        other["timeout"] = draw.choice((0.5, 10.0, 60.0))
+    for given in options.values():
+        given |= {"max_concurrent_per_key": limits.per_key, "max_attempts": limits.max_attempts}
     return options, limits
