@@ -288,6 +288,23 @@ async def runs_of_a_key_go_by_priority_then_time_then_age(backend: Backend) -> N
         assert holds.begun == [1, 2, 3, 4, 5, 6, 7] and holds.most == 1
 
 
+async def a_more_important_run_of_a_key_overtakes_those_that_have_not_begun(backend: Backend) -> None:
+    """Also the first of them, and also after a pause, which must not cost a run its place."""
+    holds = Holds(free=True)
+    async with World(backend) as world:
+        durably = await world.engine(holds.job())
+        first = await _queue(durably, 4)
+        await _queue(durably, 5)
+        await _queue(durably, 2, priority=5)
+        await _queue(durably, 1, priority=9)
+        third = await _queue(durably, 3, priority=5)
+        for handle in (first, third):
+            await durably.pause(handle.id)
+            await durably.resume(handle.id)
+        await bounded(durably.process_until_idle())
+        assert holds.begun == [1, 2, 3, 4, 5]
+
+
 async def a_run_that_is_due_later_does_not_hold_the_key(backend: Backend) -> None:
     holds = Holds(free=True)
     async with World(backend) as world:
