@@ -15,7 +15,8 @@ so the spans of other libraries nest below.
 
 A run belongs to the trace of whoever triggered it: its spans are children of the span that was current at `trigger`,
 those of a child run are below its parent's. A run that waits has a span for each time it is taken up, and each links
-to the one before.
+to the one before. Both are known only in the process that triggered the run, or executed it before: elsewhere, and
+after a restart, a run's span begins a trace of its own; its `durably.run_id` is the same.
 
 Metrics. Counters `durably.runs` (`durably.job`, `durably.status`: how runs ended) and `durably.steps` (`durably.job`,
 `durably.outcome`: `completed`, `failed`, `retried`; sleeps, waits and children are steps too); histograms, in seconds,
