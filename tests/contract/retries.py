@@ -38,7 +38,7 @@ class Refused(ValueError):
 def _trying(work: Flaky, retry: Retry | None = STEADY) -> Job[dict[str, Any], Any]:
     @job
     async def tries(step: Step, input: dict[str, Any]) -> Any:
-        return await step.run("try", work, retry=retry)
+        return await step.run("try", work.work, retry=retry)
 
     return tries
 
@@ -197,7 +197,7 @@ async def fatal_can_be_caught_and_is_raised_again_by_a_replay(backend: Backend) 
     @job(retry=STEADY)
     async def catches(step: Step, input: dict[str, Any]) -> str:
         try:
-            await step.run("try", work, retry=STEADY)
+            await step.run("try", work.work, retry=STEADY)
         except Fatal as error:
             seen.append(str(error))
         return await step.run("wait", gate.wait, "went on")
@@ -303,7 +303,7 @@ async def each_occurrence_of_a_name_has_its_own_attempts(backend: Backend) -> No
 
         @job
         async def loops(step: Step, input: dict[str, Any]) -> list[str]:
-            return [await step.run("try", work, work.__class__.__name__, retry=policy) for work in works]
+            return [await step.run("try", work.work, retry=policy) for work in works]
 
         durably = await world.engine(loops)
         handle = await durably.trigger(loops)
@@ -457,7 +457,7 @@ async def of_two_workers_one_makes_the_next_attempt(backend: Backend) -> None:
 
         @job
         async def tries(step: Step, input: dict[str, Any]) -> Any:
-            return await step.run("try", works[input["n"]], retry=STEADY)
+            return await step.run("try", works[input["n"]].work, retry=STEADY)
 
         engines = [await world.started(tries) for _ in range(2)]
         handles = [await engines[0].trigger(tries, {"n": n}) for n in range(10)]
@@ -479,7 +479,7 @@ async def a_delay_holds_up_no_other_branch(backend: Backend) -> None:
             await step.run("wait", gate.wait, 1)
             return await step.run("after", lambda: "other")
 
-        return list(await asyncio.gather(step.run("try", work, retry=STEADY), two_steps()))
+        return list(await asyncio.gather(step.run("try", work.work, retry=STEADY), two_steps()))
 
     async with World(backend) as world:
         work = Flaky(world, Refused("one"), Refused("two"))
@@ -507,7 +507,9 @@ async def a_run_wakes_for_the_first_of_several_delays(backend: Backend) -> None:
     @job
     async def gathers(step: Step, input: dict[str, Any]) -> list[Any]:
         return list(
-            await asyncio.gather(*[step.run("try", work, delay, retry=policy(delay)) for delay, work in works.items()])
+            await asyncio.gather(
+                *[step.run("try", work.work, delay, retry=policy(delay)) for delay, work in works.items()]
+            )
         )
 
     async with World(backend) as world:
@@ -524,7 +526,7 @@ async def a_run_wakes_for_the_first_of_several_delays(backend: Backend) -> None:
 async def a_failure_beside_a_delay_ends_the_run_at_once(backend: Backend) -> None:
     @job
     async def gathers(step: Step, input: dict[str, Any]) -> None:
-        await asyncio.gather(step.run("slow", slow, retry=STEADY), step.run("broken", broken, retry=short))
+        await asyncio.gather(step.run("slow", slow.work, retry=STEADY), step.run("broken", broken.work, retry=short))
 
     short = Retry(max_attempts=2, initial_delay=1, jitter=False)
     async with World(backend) as world:
@@ -542,7 +544,9 @@ async def a_job_may_go_on_without_a_step_that_gave_up(backend: Backend) -> None:
     @job
     async def gathers(step: Step, input: dict[str, Any]) -> list[str]:
         both = await asyncio.gather(
-            step.run("fine", fine, retry=STEADY), step.run("broken", broken, retry=STEADY), return_exceptions=True
+            step.run("fine", fine.work, retry=STEADY),
+            step.run("broken", broken.work, retry=STEADY),
+            return_exceptions=True,
         )
         return [str(one) for one in both]
 
@@ -559,7 +563,7 @@ async def a_log_line_of_a_failed_attempt_is_kept(backend: Backend) -> None:
     async def tries(step: Step, input: dict[str, Any]) -> None:
         async def work() -> None:
             step.log.info("trying")
-            await flaky()
+            await flaky.work()
 
         await step.run("try", work, retry=STEADY)
 
@@ -636,7 +640,7 @@ async def a_run_is_tried_again_from_its_first_step_without_a_result(backend: Bac
             await step.run("caught", caught)
         except Refused:
             pass
-        return str(await step.run("try", work))
+        return str(await step.run("try", work.work))
 
     async with World(backend) as world:
         work = Flaky(world, Refused("one"), Refused("two"))
@@ -689,7 +693,7 @@ def _failing(work: Flaky, retry: Retry | None = STEADY) -> Job[dict[str, Any], A
 
     @job(retry=retry)
     async def fails(step: Step, input: dict[str, Any]) -> Any:
-        return await work()
+        return await work.work()
 
     return fails
 
@@ -717,7 +721,7 @@ async def a_runs_policy_asks_what_a_steps_asks(backend: Backend) -> None:
 async def the_attempts_of_steps_begin_anew_with_each_of_the_runs(backend: Backend) -> None:
     @job(retry=Retry(max_attempts=2, initial_delay=5, jitter=False))
     async def tries(step: Step, input: dict[str, Any]) -> None:
-        await step.run("try", work, retry=Retry(max_attempts=3, initial_delay=1, backoff=1, jitter=False))
+        await step.run("try", work.work, retry=Retry(max_attempts=3, initial_delay=1, backoff=1, jitter=False))
 
     async with World(backend) as world:
         work = Flaky(world, *[Refused("no")] * 99)

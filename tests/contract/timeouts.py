@@ -30,13 +30,13 @@ def _timed(fn: Callable[..., Any], *, retry: Retry | None = None, timeout: Any =
 
 
 class Slow:
-    """An async step's function that never ends by itself, and keeps how it ended."""
+    """`work` is an async step's function that never ends by itself; keeps how it ended."""
 
     def __init__(self) -> None:
         self.gate = Gate()
         self.ended: list[str] = []
 
-    async def __call__(self) -> str:
+    async def work(self) -> str:
         try:
             return await self.gate.wait("in time")
         except BaseException as error:
@@ -51,7 +51,7 @@ async def a_step_that_takes_too_long_is_cancelled(backend: Backend) -> None:
     for timeout, text in ((2, "2 s"), (0.5, "0.5 s"), (timedelta(minutes=2), "120 s"), (2.0, "2 s")):
         async with World(backend) as world:
             slow = Slow()
-            timed = _timed(slow, timeout=timeout)
+            timed = _timed(slow.work, timeout=timeout)
             durably = await world.started(timed, polling_interval=LONG)
             handle = await durably.trigger(timed)
             await slow.gate.reached()
@@ -70,7 +70,7 @@ async def a_step_that_takes_too_long_is_cancelled(backend: Backend) -> None:
 async def a_step_in_time_is_left_alone(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow)
+        timed = _timed(slow.work)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()
@@ -84,7 +84,7 @@ async def a_step_in_time_is_left_alone(backend: Backend) -> None:
 async def every_attempt_has_its_own_time(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow, retry=Retry(max_attempts=3, initial_delay=10, backoff=1, jitter=False))
+        timed = _timed(slow.work, retry=Retry(max_attempts=3, initial_delay=10, backoff=1, jitter=False))
         durably = await world.started(timed, polling_interval=LONG)
         handle = await durably.trigger(timed)
         for count in (1, 2):
@@ -103,7 +103,7 @@ async def every_attempt_has_its_own_time(backend: Backend) -> None:
 async def a_policy_may_leave_time_outs_out(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow, retry=Retry(initial_delay=0, give_up_on=(TimeoutError,)))
+        timed = _timed(slow.work, retry=Retry(initial_delay=0, give_up_on=(TimeoutError,)))
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()
@@ -119,7 +119,7 @@ async def a_time_out_can_be_caught_and_is_raised_again_by_a_replay(backend: Back
     @job
     async def catches(step: Step, input: dict[str, Any]) -> str:
         try:
-            await step.run("slow", slow, timeout=2)
+            await step.run("slow", slow.work, timeout=2)
         except TimeoutError as error:
             seen.append(str(error))
         return await step.run("wait", gate.wait, "went on")
@@ -139,7 +139,7 @@ async def a_time_out_can_be_caught_and_is_raised_again_by_a_replay(backend: Back
 async def no_time_at_all_is_too_long(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow, timeout=0)
+        timed = _timed(slow.work, timeout=0)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()
@@ -220,7 +220,7 @@ async def only_the_slow_one_of_parallel_steps_is_ended(backend: Backend) -> None
     @job
     async def gathers(step: Step, input: dict[str, Any]) -> list[str]:
         both = await asyncio.gather(
-            step.run("slow", slow, timeout=2), step.run("beside", beside, timeout=9), return_exceptions=True
+            step.run("slow", slow.work, timeout=2), step.run("beside", beside.work, timeout=9), return_exceptions=True
         )
         return [str(one) for one in both]
 
@@ -238,7 +238,7 @@ async def only_the_slow_one_of_parallel_steps_is_ended(backend: Backend) -> None
 async def a_cancelled_run_has_no_time_out(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow)
+        timed = _timed(slow.work)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()
@@ -251,7 +251,7 @@ async def a_cancelled_run_has_no_time_out(backend: Backend) -> None:
 async def a_stop_waits_for_a_step_no_longer_than_its_time(backend: Backend) -> None:
     async with World(backend) as world:
         slow = Slow()
-        timed = _timed(slow)
+        timed = _timed(slow.work)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()
@@ -431,7 +431,7 @@ async def a_run_that_takes_too_long_fails(backend: Backend) -> None:
     @job(timeout=60, retry=Retry(initial_delay=0))
     async def timed(step: Step, input: dict[str, Any]) -> str:
         try:
-            await step.run("slow", slow, retry=Retry(initial_delay=0))
+            await step.run("slow", slow.work, retry=Retry(initial_delay=0))
         except Exception:
             return "swallowed"
         return "done"
@@ -473,7 +473,7 @@ async def all_steps_beside_each_other_are_ended(backend: Backend) -> None:
 
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> None:
-        await asyncio.gather(*[step.run("slow", slow) for slow in slows], step.sleep("sleep", 1000))
+        await asyncio.gather(*[step.run("slow", slow.work) for slow in slows], step.sleep("sleep", 1000))
 
     async with World(backend) as world:
         durably = await world.started(timed, polling_interval=LONG)
@@ -526,7 +526,7 @@ async def sleeps_are_part_of_a_runs_time(backend: Backend) -> None:
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> None:
         await step.sleep("sleep", 50)
-        await step.run("slow", slow)
+        await step.run("slow", slow.work)
 
     async with World(backend) as world:
         durably = await world.started(timed, polling_interval=LONG)
@@ -542,7 +542,7 @@ async def the_time_before_a_run_begins_does_not_count(backend: Backend) -> None:
 
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> str:
-        return await step.run("slow", slow)
+        return await step.run("slow", slow.work)
 
     async with World(backend) as world:
         durably = await world.started(timed, polling_interval=LONG)
@@ -559,7 +559,7 @@ async def the_time_runs_on_over_a_restart(backend: Backend) -> None:
 
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> None:
-        await step.run("slow", slow)
+        await step.run("slow", slow.work)
 
     async with World(backend) as world:
         first = await world.started(timed)
@@ -605,7 +605,7 @@ async def a_run_that_is_retried_has_its_whole_time_again(backend: Backend) -> No
 
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> str:
-        return await step.run("slow", slow)
+        return await step.run("slow", slow.work)
 
     async with World(backend) as world:
         durably = await world.started(timed, polling_interval=LONG)
@@ -626,7 +626,7 @@ async def a_run_that_is_retried_has_its_whole_time_again(backend: Backend) -> No
 async def a_runs_own_attempts_share_its_time(backend: Backend) -> None:
     @job(timeout=60, retry=Retry(max_attempts=99, initial_delay=25, backoff=1, jitter=False))
     async def timed(step: Step, input: dict[str, Any]) -> Any:
-        return await work()
+        return await work.work()
 
     async with World(backend) as world:
         work = Flaky(world, *[ValueError("no")] * 99)
@@ -662,7 +662,7 @@ async def a_step_that_fails_when_its_run_is_over_is_no_failure_of_its_own(backen
 
     @job(timeout=60)
     async def timed(step: Step, input: dict[str, Any]) -> None:
-        await step.run("slow", slow, timeout=60, retry=Retry(initial_delay=5))
+        await step.run("slow", slow.work, timeout=60, retry=Retry(initial_delay=5))
 
     async with World(backend) as world:
         durably = await world.started(timed, polling_interval=LONG)
@@ -700,7 +700,7 @@ async def a_sync_step_is_abandoned_by_its_runs_end(backend: Backend) -> None:
 async def a_time_out_of_waiting_for_a_run_does_not_touch_it(backend: Backend) -> None:
     slow = Slow()
     async with World(backend) as world:
-        timed = _timed(slow, timeout=None)
+        timed = _timed(slow.work, timeout=None)
         durably = await world.started(timed)
         handle = await durably.trigger(timed)
         await slow.gate.reached()

@@ -17,7 +17,7 @@ LONG = 10_000_000.0
 
 
 class Flaky:
-    """A step's function that fails as often as it has errors left, and keeps the moments of its calls in seconds."""
+    """`work` is a step's function that fails as often as there are errors left; keeps the moments of its calls."""
 
     def __init__(self, world: World, *errors: BaseException) -> None:
         self._clock = world.clock
@@ -25,7 +25,7 @@ class Flaky:
         self.errors = list(errors)
         self.calls: list[float] = []
 
-    async def __call__(self, value: Any = "done") -> Any:
+    async def work(self, value: Any = "done") -> Any:
         self.calls.append((self._clock.now() - self._start) / 1000)
         if self.errors:
             raise self.errors.pop(0)
@@ -57,11 +57,12 @@ async def run_of(durably: Durably, run_id: str) -> Run:
 
 
 async def becomes(durably: Durably, run_id: str, status: str) -> Run:
-    """The run once it has a status, without the clock being moved."""
+    """The run once it has a status, and its worker is done with it, without the clock being moved."""
     async with asyncio.timeout(SECONDS):
         while (run := await run_of(durably, run_id)).status != status:
             assert not run.is_terminal, f"{run.status}, and never {status}: {run}"
             await asyncio.sleep(0)
+    await settled()
     return run
 
 
