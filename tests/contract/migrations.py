@@ -6,14 +6,16 @@ import asyncio
 from typing import Any
 
 from durably_web.clock import ManualClock
+from durably_web.codec import JsonCodec
 from durably_web.engine import Durably
 from durably_web.errors import SchemaTooNew, StoreError, StoreUnavailable
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Batch, Executor, Row, Statement
-from durably_web.store.operations import schema
+from durably_web.store.operations import Filter, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.executors import CountingExecutor, Fault, FaultyExecutor
+from tests.support.invariants import check_invariants
 from tests.support.world import bounded, raised
 
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name GLOB '*durably*' ORDER BY 1, 2"
@@ -45,13 +47,15 @@ async def a_fresh_database_equals_one_that_went_step_by_step(backend: Backend) -
     await Store(executor, ManualClock()).migrate()
     fresh = await _schema(executor)
     assert await _versions(executor) == list(range(1, migrations.LATEST + 1))
-    await _drop(executor)
-    assert await _schema(executor) == []
-    await executor.run(operations.create_schema_table().batch)
-    for version in range(1, migrations.LATEST + 1):
-        await executor.run(operations.apply_migration(version, 0).batch)
+    for earlier in range(1, migrations.LATEST + 1):
+        await _drop(executor)
+        assert await _schema(executor) == []
+        await executor.run(operations.create_schema_table().batch)
+        for version in range(1, earlier + 1):
+            await executor.run(operations.apply_migration(version, 0).batch)
         await Store(executor, ManualClock()).migrate()
-    assert await _schema(executor) == fresh
+        assert await _schema(executor) == fresh
+        assert await _versions(executor) == list(range(1, migrations.LATEST + 1))
     assert len(fresh) >= 7
     await executor.close()
 
@@ -91,21 +95,68 @@ async def two_engines_may_migrate_at_once(backend: Backend) -> None:
         await executor.close()
 
 
+# A run in each state that version 1 has, with all that may be stored of it.
+_OF_VERSION_1 = (
+    """
+    INSERT OR IGNORE INTO durably_runs (id, job_name, status, input, output, error, labels, attempt, idempotency_key,
+                                        created_at, started_at, completed_at, generation, lease_owner, lease_token, lease_expires_at)
+    VALUES ('1', 'job', 'pending', '{}', NULL, NULL, '{"a":"b"}', 0, 'key', 1, NULL, NULL, 0, NULL, NULL, NULL),
+           ('2', 'job', 'leased', '{}', NULL, NULL, '{}', 1, NULL, 1, 1, NULL, 1, 'w', 't', 9),
+           ('3', 'job', 'completed', '{}', '7', NULL, '{"a":"ü"}', 1, NULL, 1, 1, 1, 1, NULL, NULL, NULL),
+           ('4', 'job', 'failed', '{}', NULL, 'E: e', '{}', 1, NULL, 1, 1, 1, 1, NULL, NULL, NULL),
+           ('5', 'job', 'cancelled', '{}', NULL, NULL, '{}', 0, NULL, 1, NULL, 1, 0, NULL, NULL, NULL)
+    """,
+    "INSERT OR IGNORE INTO durably_labels (key, value, run_id) VALUES ('a', 'b', '1'), ('a', 'ü', '3')",
+    """
+    INSERT OR IGNORE INTO durably_journal (run_id, number, generation, type, step_name, data, created_at, request_id)
+    SELECT id, 1, 0, 'run:trigger', NULL, NULL, 1, NULL FROM durably_runs
+    UNION ALL SELECT id, 2, 1, 'run:leased', NULL, '{"workerId":"w","attempt":1}', 1, NULL
+    FROM durably_runs WHERE generation = 1
+    UNION ALL SELECT id, 3, 1, 'step:complete', 'one', '1', 1, NULL FROM durably_runs WHERE status = 'leased'
+    UNION ALL SELECT id, 3, 1, 'run:complete', NULL, NULL, 1, NULL FROM durably_runs WHERE status = 'completed'
+    UNION ALL SELECT id, 3, 1, 'run:fail', NULL, '{"error":"E: e"}', 1, NULL FROM durably_runs WHERE status = 'failed'
+    UNION ALL SELECT id, 2, 0, 'run:cancel', NULL, NULL, 1, 'q' FROM durably_runs WHERE status = 'cancelled'
+    """,
+)
+
+
+async def _fill(executor: Executor) -> None:
+    await executor.run(Batch("write", tuple(Statement(sql) for sql in _OF_VERSION_1)))
+
+
+async def _rows(executor: Executor) -> list[list[Row]]:
+    """The rows of the tables of version 1, whatever columns they have by now."""
+    tables = ("durably_runs", "durably_labels", "durably_journal")
+    return [
+        sorted(rows, key=repr)
+        for rows in await executor.run(Batch("read", tuple(Statement(f"SELECT * FROM {name}") for name in tables)))
+    ]
+
+
 async def a_migration_that_fails_leaves_the_version_before(backend: Backend) -> None:
-    """At each of its statements, and also when the process dies in the middle of the series."""
+    """At each of its statements, with runs in the database; and when the process dies in the middle of the series."""
     executor = await _open(backend)
     for version in range(1, migrations.LATEST + 1):
         await _drop(executor)
         await executor.run(operations.create_schema_table().batch)
         for earlier in range(1, version):
             await executor.run(operations.apply_migration(earlier, 0).batch)
+            if earlier == 1:
+                await _fill(executor)
         before = await _schema(executor)
+        rows = await _rows(executor) if version > 1 else []
         whole = operations.apply_migration(version, 0).batch.statements
         for index in range(len(whole)):
             broken = (*whole[: index + 1], Statement("CREATE TABLE durably_schema (no)"))
             await raised(StoreError, executor.run(Batch("write", broken)))
             assert await _schema(executor) == before
             assert await _versions(executor) == list(range(1, version))
+            assert version == 1 or await _rows(executor) == rows
+        await executor.run(Batch("write", whole))
+        # New columns come to the end of a row; what it had stays as it was.
+        for old, new in zip(rows, await _rows(executor), strict=False):
+            assert [row[: len(before)] for row, before in zip(new, old, strict=True)] == old
+        await check_invariants(executor)
     faults: tuple[Fault, ...] = ("before", "after")
     for fault in faults:
         for at in range(1, 4 + migrations.LATEST):
@@ -118,7 +169,7 @@ async def a_migration_that_fails_leaves_the_version_before(backend: Backend) -> 
                 assert faulty.fell
             await Store(executor, ManualClock()).migrate()
             assert await _versions(executor) == list(range(1, migrations.LATEST + 1))
-            assert await executor.run(operations.get_runs().batch) == [[]]
+            assert await executor.run(operations.get_runs(Filter(), JsonCodec()).batch) == [[]]
     await executor.close()
 
 
