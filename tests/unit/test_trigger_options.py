@@ -160,7 +160,7 @@ def test_a_wrong_policy_is_refused_when_it_is_made(make: Any, named: str) -> Non
         {"delay": timedelta(days=400)},
         {"run_at": datetime(1990, 1, 1, tzinfo=UTC)},
         {"run_at": SOON},
-        {"priority": -(2**31)},
+        {"priority": -(2**31) + 1},
         {"concurrency_key": "k", "coalesce": "queue", "delay": 5},
         {"concurrency_key": "k" * 1000},
         {"concurrency_key": "ü 🦆"},
