@@ -99,7 +99,8 @@ async def two_engines_may_migrate_at_once(backend: Backend) -> None:
 _OF_VERSION_1 = (
     """
     INSERT OR IGNORE INTO durably_runs (id, job_name, status, input, output, error, labels, attempt, idempotency_key,
-                                        created_at, started_at, completed_at, generation, lease_owner, lease_token, lease_expires_at)
+                                        created_at, started_at, completed_at, generation, lease_owner,
+                                        lease_token, lease_expires_at)
     VALUES ('1', 'job', 'pending', '{}', NULL, NULL, '{"a":"b"}', 0, 'key', 1, NULL, NULL, 0, NULL, NULL, NULL),
            ('2', 'job', 'leased', '{}', NULL, NULL, '{}', 1, NULL, 1, 1, NULL, 1, 'w', 't', 9),
            ('3', 'job', 'completed', '{}', '7', NULL, '{"a":"ü"}', 1, NULL, 1, 1, 1, 1, NULL, NULL, NULL),
