@@ -615,7 +615,7 @@ async def a_retried_run_begins_its_attempts_anew(backend: Backend) -> None:
         await move(world, 10)
         assert await bounded(handle.result()) == "done"
         one = await step_of(durably, handle.id, "try")
-        assert one.attempt == 2 and len(work.calls) == 7
+        assert (one.attempt, len(work.calls)) == (2, 7), (one, work.calls)
 
 
 # -- jobs ------------------------------------------------------------------------------------------------

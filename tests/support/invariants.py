@@ -13,10 +13,11 @@ from durably_web.store.batch import Batch, Executor, Row, Statement
 
 _RUNS = """
 SELECT id, status, output, error, labels, progress, attempt, generation, started_at, completed_at,
-       lease_owner, lease_token, lease_expires_at
+       concurrency_key, wake_at, blocked, holds_key, forked_from, lease_owner, lease_token, lease_expires_at
 FROM durably_runs ORDER BY id
 """
 _ENTRIES = "SELECT run_id, number, seq, generation, type, step_name, data FROM durably_journal ORDER BY run_id, number"
+_SIGNALS = "SELECT run_id, name, step_name, number FROM durably_signals ORDER BY run_id, number"
 _LABELS = "SELECT run_id, key, value FROM durably_labels ORDER BY run_id, key"
 
 # An entry about the run itself: the statuses that it may follow, and the one that it leads to. A lease that was given
@@ -39,8 +40,9 @@ _TERMINAL = ("completed", "failed", "cancelled")
 
 async def check_invariants(executor: Executor) -> None:
     """Raises `AssertionError` at the first thing that is wrong with the database behind an open executor."""
-    integrity, runs, entries, labels = await executor.run(
-        Batch("read", tuple(Statement(sql) for sql in ("PRAGMA integrity_check", _RUNS, _ENTRIES, _LABELS)))
+    asked = ("PRAGMA integrity_check", _RUNS, _ENTRIES, _LABELS, _SIGNALS)
+    integrity, runs, entries, labels, signals = await executor.run(
+        Batch("read", tuple(Statement(sql) for sql in asked))
     )
     assert integrity == [("ok",)], f"the database is damaged: {integrity}"
     journals: dict[str, list[Row]] = {}
@@ -49,6 +51,8 @@ async def check_invariants(executor: Executor) -> None:
     label_rows: dict[str, dict[str, str]] = {}
     for run_id, key, value in cast("list[tuple[str, str, str]]", labels):
         label_rows.setdefault(run_id, {})[key] = value
+    results = {(row[0], row[5]) for row in entries if row[4] == "step:complete"}
+    _check_signals(signals, {row[0] for row in runs}, results)
     for row in runs:
         run_id = cast(str, row[0])
         _check_run(row, journals.pop(run_id, []), label_rows.pop(run_id, {}))
@@ -58,17 +62,29 @@ async def check_invariants(executor: Executor) -> None:
     assert not label_rows, f"labels of no run: {label_rows}"
 
 
+def _check_signals(signals: list[Row], runs: set[Any], results: set[Any]) -> None:
+    takers: set[Any] = set()
+    for run_id, name, taker, number in cast("list[tuple[Any, ...]]", signals):
+        where = f"signal {number} ({name}) of run {run_id}"
+        assert run_id in runs, f"{where}: there is no such run"
+        if taker is not None:
+            assert (run_id, taker) in results, f"{where}: {taker}, which took it, has no result"
+            assert (run_id, taker) not in takers, f"{where}: {taker} took another one too"
+            takers.add((run_id, taker))
+
+
 def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
-    (id_, status, output, error, own_labels, progress, attempt, generation, started, completed, *lease) = cast(
+    (id_, status, output, error, own_labels, progress, attempt, generation, started, completed, *more) = cast(
         "tuple[Any, ...]", row
     )
+    key, wake_at, blocked, holds_key, forked_from, *lease = more
     story = f"run {id_}: {[(number, type_, step) for _, number, _, _, type_, step, _ in journal]}"
     numbers = [entry[1] for entry in journal]
     assert numbers == list(range(1, len(journal) + 1)), f"numbers are not dense in {story}"
     seqs = [cast(int, entry[2]) for entry in journal]
     assert seqs == sorted(set(seqs)), f"seqs do not grow in {story}"
 
-    model = _Model(story)
+    model = _Model(story, forked_from is not None)
     for entry in journal:
         model.add(*cast("tuple[Any, ...]", entry[1:]))
     # A lease that was given back or ran out, and a wait that is over, leave no entry.
@@ -80,8 +96,11 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
     assert (output is not None) == (status == "completed"), f"output {output!r} while {status}: {story}"
     assert (error is not None) == (status == "failed"), f"error {error!r} while {status}: {story}"
     assert (completed is not None) == (status in _TERMINAL), f"ended at {completed}: {story}"
-    if model.begun or leases == 0:
-        assert (started is not None) == model.begun, f"started at {started} with {leases} leases: {story}"
+    assert (started is not None) == model.begun, f"started at {started} with {leases} leases: {story}"
+    # A delay, or a wait; a run that is due, is executed or has ended waits for no moment.
+    assert wake_at is None or status == "waiting" or (status == "pending" and leases == 0), f"{wake_at=}: {story}"
+    assert not holds_key or (key is not None and leases > 0 and status not in _TERMINAL), f"{holds_key=}: {story}"
+    assert not blocked or (key is not None and not holds_key), f"{blocked=}: {story}"
     assert all((value is not None) == (status == "leased") for value in lease), f"lease {lease} while {status}: {story}"
     assert (None if progress is None else json.loads(progress)) == model.progress, f"progress {progress}: {story}"
     assert json.loads(own_labels) == labels, f"labels {own_labels}, and {labels} to search by: {story}"
@@ -90,7 +109,7 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
 class _Model:
     """What a run's entries, one after another, say about it."""
 
-    def __init__(self, story: str) -> None:
+    def __init__(self, story: str, is_fork: bool) -> None:
         self.status: str | None = None
         self.leases = 0
         # There was a lease since the run was triggered, or was retried by a user.
@@ -98,7 +117,7 @@ class _Model:
         self.progress: Any = None
         self._story = story
         # Results that a fork was given come right behind its trigger, and nobody's lease wrote them.
-        self._copied = True
+        self._copied = is_fork
         self._done: set[str] = set()
         self._failed: set[str] = set()
         self._waiting: set[str] = set()
