@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backlog, imports, latency, native, report
+from benchmarks import backlog, flow, imports, latency, native, report
 from benchmarks.measure import Stopwatch
 from benchmarks.report import Figure
 from benchmarks.size import FULL, QUICK, Size
@@ -26,6 +26,8 @@ async def measure_natively(folder: Path, size: Size) -> list[Figure]:
     say("Latency and imports …")
     figures += await latency.measure(folder, "full", size)
     figures += imports.measure(folder, size)
+    say(f"Runs that wait: {size.waiting:,} …")
+    figures += await flow.measure(folder, "relaxed", size)
     say(f"Filling a table with {size.finished:,} runs …")
     figures += await backlog.measure(folder, "relaxed", size)
     return figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,11 @@ class CountingExecutor(SqliteExecutor):
 
 
 @asynccontextmanager
-async def engine(path: Path, durability: Durability) -> AsyncIterator[Durably]:
+async def engine(
+    path: Path, durability: Durability, registered: Iterable[Job[Any, Any]] = jobs.JOBS, **options: Any
+) -> AsyncIterator[Durably]:
     """An engine that executes only when it is asked to."""
-    durably = Durably(str(path), jobs=jobs.JOBS, durability=durability)
+    durably = Durably(str(path), jobs=registered, durability=durability, **options)
     await durably.migrate()
     try:
         yield durably

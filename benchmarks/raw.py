@@ -26,8 +26,9 @@ class RawDatabase:
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, cached_statements=256)
         self._db.execute("PRAGMA journal_mode = wal")
         self._db.execute(f"PRAGMA synchronous = {'full' if durability == 'full' else 'normal'}")
-        for statement in migrations.statements(1):
-            self._db.execute(statement)
+        for version in range(1, migrations.LATEST + 1):
+            for statement in migrations.statements(version):
+                self._db.execute(statement)
         self._ids = statements.Ids()
 
     def close(self) -> None:
@@ -53,6 +54,11 @@ class RawDatabase:
 
     async def triggers(self, count: int) -> float:
         return self.commit(statements.triggers(self._ids.take(count))).rate(count)
+
+    async def triggers_at_once(self, count: int) -> float:
+        """All in one transaction."""
+        ids = self._ids.take(count)
+        return self.commit([[statement for run in statements.triggers(ids) for statement in run]]).rate(count)
 
     async def runs(self, count: int, at_once: int) -> float:
         ids = self._ids.take(count)

@@ -12,7 +12,8 @@ class Size(NamedTuple):
     pending: int
     finished: int
     triggers: int
+    waiting: int
 
 
-FULL = Size(rounds=7, steps=2000, runs=1000, pending=10_000, finished=1_000_000, triggers=50)
-QUICK = Size(rounds=3, steps=1000, runs=500, pending=1_000, finished=50_000, triggers=20)
+FULL = Size(rounds=7, steps=2000, runs=1000, pending=10_000, finished=1_000_000, triggers=50, waiting=10_000)
+QUICK = Size(rounds=3, steps=1000, runs=500, pending=1_000, finished=50_000, triggers=20, waiting=1_000)
