@@ -122,6 +122,7 @@ async def a_signal_reaches_one_branch_while_another_executes(backend: Backend) -
         durably = await world.started(gathers, polling_interval=LONG)
         handle = await durably.trigger(gathers)
         await gate.reached()
+        await settled()
         await move(world, 1)
         assert (await step_of(durably, handle.id, "go")).status == "waiting"
         await durably.signal(handle.id, "go", "first")
