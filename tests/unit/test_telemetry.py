@@ -164,7 +164,7 @@ async def test_a_run_and_its_steps(world: World, collected: Collected) -> None:
 async def test_a_failing_step_and_its_run_are_errors(world: World, collected: Collected) -> None:
     @job
     async def failing(step: Step, input: dict[str, Any]) -> None:
-        await step.run("bad", Flaky(world, ValueError("no")))
+        await step.run("bad", Flaky(world, ValueError("no")).work)
 
     durably = await instrumented(world, collected, failing)
     with pytest.raises(RunFailed):
@@ -183,7 +183,7 @@ async def test_a_failure_that_the_job_catches_is_the_steps_alone(world: World, c
     @job
     async def catching(step: Step, input: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="no"):
-            await step.run("bad", Flaky(world, ValueError("no")))
+            await step.run("bad", Flaky(world, ValueError("no")).work)
 
     durably = await instrumented(world, collected, catching)
     await bounded(durably.trigger_and_wait(catching))
@@ -198,7 +198,7 @@ async def test_each_try_of_a_step_has_a_span(world: World, collected: Collected)
 
     @job
     async def trying(step: Step, input: dict[str, Any]) -> None:
-        await step.run("try", flaky, retry=Retry(max_attempts=3, initial_delay=0, jitter=False))
+        await step.run("try", flaky.work, retry=Retry(max_attempts=3, initial_delay=0, jitter=False))
 
     durably = await instrumented(world, collected, trying)
     await world.drive(durably.trigger_and_wait(trying))
@@ -400,7 +400,7 @@ async def test_a_run_that_its_policy_tries_again_is_an_error_that_waits(world: W
 
     @job(retry=Retry(max_attempts=2, initial_delay=60, jitter=False))
     async def again(step: Step, input: dict[str, Any]) -> None:
-        await flaky()
+        await flaky.work()
 
     durably = await instrumented(world, collected, again)
     handle = await durably.trigger(again)
@@ -444,7 +444,7 @@ async def test_durations_are_seconds(world: World, collected: Collected) -> None
 async def test_the_duration_of_a_failed_step_names_the_error(world: World, collected: Collected) -> None:
     @job
     async def failing(step: Step, input: dict[str, Any]) -> None:
-        await step.run("bad", Flaky(world, Conflict("no")))
+        await step.run("bad", Flaky(world, Conflict("no")).work)
 
     durably = await instrumented(world, collected, failing)
     with pytest.raises(RunFailed):
