@@ -8,11 +8,22 @@ from collections.abc import Mapping
 
 from durably_web.errors import InvalidInput
 
+_LONGEST = 1000 * 365.25 * 86400
+_LAST_MOMENT = 253_402_300_799_999
+
 Duration = float | datetime.timedelta
 """Seconds, or a `timedelta`."""
 
 
+def check_step_name(name: object, what: str = "a step's name") -> None:
+    if not isinstance(name, str) or not name or "#" in name:
+        raise InvalidInput(f"{what} is a text without '#', not {name!r}: the '#' counts its occurrences")
+    check_text(name, what)
+
+
 def checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    if labels is not None and not isinstance(labels, Mapping):
+        raise InvalidInput(f'labels are a mapping, such as {{"org": "acme"}}, not {labels!r}')
     checked = dict(labels or {})
     for key, value in checked.items():
         check_text(key, "a label's key")
@@ -33,12 +44,13 @@ def seconds_of(duration: object, what: str) -> float:
     """A duration in seconds. Raises `InvalidInput` when it is negative, endless, or none at all."""
     if isinstance(duration, datetime.timedelta):
         seconds = duration.total_seconds()
-    elif isinstance(duration, int | float) and not isinstance(duration, bool) and abs(duration) < 2**53:
-        seconds = float(duration)
+    elif isinstance(duration, int | float) and not isinstance(duration, bool):
+        seconds = float(min(max(duration, -1), 2**53))
     else:
         raise InvalidInput(f"{what} is a number of seconds or a timedelta, not {duration!r}")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise InvalidInput(f"{what} must be 0 seconds or more, not {duration!r}")
+    # Also what is not a number.
+    if not 0 <= seconds <= _LONGEST:
+        raise InvalidInput(f"{what} must be between 0 seconds and 1000 years, not {duration!r}")
     return seconds
 
 
@@ -53,7 +65,7 @@ def moment_of(when: object, what: str) -> int:
         raise InvalidInput(
             f"{what} is a datetime with a time zone, such as datetime.now(UTC) + timedelta(hours=1), not {when!r}"
         )
-    return math.ceil(round(when.timestamp() * 1000, 3))
+    return min(math.ceil(round(when.timestamp() * 1000, 3)), _LAST_MOMENT)
 
 
 def check_priority(priority: object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web import codec
-from durably_web.errors import DurablyError, RunCancelled, RunFailed
+from durably_web.errors import Conflict, DurablyError, RunCancelled, RunFailed
 from durably_web.jobs import Job
 from durably_web.journal import Draft
 from durably_web.store import operations
@@ -36,6 +36,7 @@ async def call(execution: Execution, key: str, child: Child) -> Any:
     if begun is not None and not (begun.retried and await _has_failed(execution, begun.detail["child"])):
         run_id, started_at = begun.detail["child"], begun.at
     else:
+        await _check_key(execution, child)
         run_id = execution.environment.make_id()
         detail = {"child": run_id}
         await _start(execution, "step:wait", key, codec.encode(detail), detail, child, run_id, started_at)
@@ -61,6 +62,18 @@ async def trigger(execution: Execution, key: str, child: Child) -> str:
     text = execution.environment.codec.encode(run_id)
     await _start(execution, "step:complete", key, text, run_id, child, run_id, now)
     return run_id
+
+
+async def _check_key(execution: Execution, child: Child) -> None:
+    """A run that holds the key itself would wait for its child, and the child for the key."""
+    key = child.concurrency_key
+    if key is not None:
+        holders = await execution.read(operations.holders_among_ancestors(execution.lease.run_id, key))
+        if holders >= child.job.options.max_concurrent_per_key:
+            raise Conflict(
+                f"run {execution.lease.run_id}, or one that waits for it, holds the concurrency key {key!r}, so a "
+                "child with that key could never begin: give it another key, or none"
+            )
 
 
 async def _has_failed(execution: Execution, run_id: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures, shapes, trying
-from durably_web.arguments import seconds_of
+from durably_web.arguments import check_step_name, seconds_of
 from durably_web.clock import Timer
 from durably_web.context import ended
 from durably_web.environment import Environment
@@ -71,13 +71,14 @@ class Execution:
         self._job = job
         self._occurrences: dict[str, int] = {}
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
-        self._failed: tuple[BaseException, str] | None = None
+        self._failed: list[tuple[BaseException, str]] = []
         self._last_turn = self._clock.monotonic()
         self._ending: ControlFlow | None = None
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.
         self.taken: set[int] = set()
         self._stopping = False
+        self._told_to_stop = False
         self._finishing = False
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
@@ -97,7 +98,10 @@ class Execution:
             # It may have been ended before it began.
             self.check()
             if self.lease.crashes > self._job.options.max_attempts:
-                return await self._fail_as_poison()
+                return await self._fail_for(
+                    f"PoisonRun: {self.lease.crashes} workers in a row died under this run without a newly stored "
+                    f"step; its job allows {self._job.options.max_attempts}. When the cause is gone, retry it"
+                )
             if self._deadline is not None:
                 self._time_out()
                 self.check()
@@ -144,7 +148,7 @@ class Execution:
 
     def stop(self) -> None:
         """Finish the steps that are executing, then give the lease back."""
-        self._stopping = True
+        self._stopping = self._told_to_stop = True
         if not self._executing:
             self.end(RunSuspended())
 
@@ -152,8 +156,8 @@ class Execution:
 
     def key(self, name: str) -> str:
         """The key of a step: its name, and which one of that name it is, counted in the order of the calls."""
-        if type(name) is not str or not name or "#" in name or not (name.isascii() or _is_unicode(name)):
-            raise ValueError(f"a step's name is a text without '#', not {name!r}: the '#' counts its occurrences")
+        if type(name) is not str or not name or "#" in name or not name.isascii():
+            check_step_name(name)
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
         return name if count == 1 else f"{name}#{count}"
@@ -167,7 +171,17 @@ class Execution:
         timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """The coroutine of a step. Its occurrence is counted now."""
-        key = self.key(name)
+        return self.step_of(self.key(name), fn, args, retry, timeout)
+
+    def step_of(
+        self,
+        key: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        retry: Retry | None,
+        timeout: float | None,
+    ) -> Coroutine[Any, Any, Any]:
+        """The same for a key that has been counted."""
         stored = self.history.outcomes.get(key)
         if stored is not None:
             return self.replay(stored, fn)
@@ -185,7 +199,9 @@ class Execution:
             load = None if fn is None else shapes.result_loader(fn)
             return value if load is None else load(value, f"the stored result of step {stored.step_name!r}")
         assert stored.data is not None
-        raise failures.revive(codec.decode(stored.data))
+        error = failures.revive(codec.decode(stored.data))
+        self._failed.append((error, stored.step_name or ""))
+        raise error
 
     async def begin(self) -> int:
         """Before anything new happens: the lease holds, and nobody wants the run to stop. Gives the time."""
@@ -225,7 +241,7 @@ class Execution:
 
     async def store_failure(self, key: str, error: Exception, started_at: int, attempt: int = 1) -> None:
         """Store that a step failed for good."""
-        self._failed = (error, key)
+        self._failed.append((error, key))
         detail = {**failures.dump(error), "attempt": attempt}
         await self.append(Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now()))
 
@@ -256,6 +272,9 @@ class Execution:
                 self._idle.set_result(None)
             if self.waits:
                 self.waits.consider()
+                if self._told_to_stop:
+                    # What is left only waits, and may not notice.
+                    self.end(RunSuspended())
 
     def check_storing(self) -> None:
         """A run that is about to be suspended still stores what its steps come to."""
@@ -298,9 +317,16 @@ class Execution:
         await self._finish_steps()
         text = failures.describe(error)
         retry, attempt = self._job.options.retry, self.history.run_tries + 1
-        if retry is not None and isinstance(error, Exception) and retry.covers(error, attempt):
-            return await self._retry_run(text, retry, attempt)
-        step_name = self._failed[1] if self._failed and self._failed[0] is error else None
+        if retry is not None and isinstance(error, Exception):
+            try:
+                if retry.covers(error, attempt):
+                    return await self._retry_run(text, retry, attempt)
+            except Exception as own:
+                if isinstance(own, StoreError):
+                    raise
+                # The policy's own.
+                error, text = own, failures.describe(own)
+        step_name = next((key for failed, key in self._failed if failed is error), None)
         detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
         await self._finish("failed", None, text, self._last_entry("run:fail", detail, step_name))
         return "failed"
@@ -312,16 +338,8 @@ class Execution:
         await self.journal.suspend(Awaited(self._by_deadline(until)), last)
         return "suspended"
 
-    async def _fail_as_poison(self) -> Ending:
-        error = (
-            f"PoisonRun: {self.lease.crashes} workers in a row died under this run without a newly stored step; "
-            f"its job allows {self._job.options.max_attempts}. When the cause is gone, retry it"
-        )
-        await self._finish("failed", None, error, self._last_entry("run:fail", {"error": error}, None))
-        return "failed"
-
-    async def _fail_as_late(self) -> Ending:
-        error = f"TimeoutError: the run took longer than {seconds_of(self._job.options.timeout, 'timeout'):g} s"
+    async def _fail_for(self, error: str) -> Ending:
+        """What ends the run is not an exception of its own."""
         await self._finish("failed", None, error, self._last_entry("run:fail", {"error": error}, None))
         return "failed"
 
@@ -342,7 +360,8 @@ class Execution:
                 if task is not None and task is not self._task:
                     task.cancel()
             if isinstance(ending, RunTimedOut):
-                return await self._try_to_store(self._fail_as_late, "failing a run that took too long")
+                late = f"TimeoutError: the run took longer than {seconds_of(self._job.options.timeout, 'timeout'):g} s"
+                return await self._try_to_store(lambda: self._fail_for(late), "failing a run that took too long")
             return "cancelled" if isinstance(ending, RunInterrupted) else "lost"
         if ending is None:
             # Not asked for by us: the event loop is being torn down, or the job raised it by itself.
@@ -359,7 +378,10 @@ class Execution:
     async def _try_to_store(self, write: Callable[[], Awaitable[Ending]], what: str) -> Ending:
         try:
             return await write()
-        except (StoreError, LeaseLost) as failure:
+        except LeaseLost:
+            # Such as a run that was cancelled, or taken over, in the meantime.
+            return "lost"
+        except StoreError as failure:
             self._emitter.error(failure, what, self.lease.run_id)
             return "lost"
 
@@ -433,12 +455,3 @@ class Execution:
         lease = self.lease
         now = instant(self._clock.now())
         self._emitter.emit(Event(type_, None, None, now, lease.run_id, lease.job_name, lease.labels, step_name=key))
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be stored as it is."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

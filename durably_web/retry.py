@@ -96,5 +96,5 @@ class Debounce:
 
     def __post_init__(self) -> None:
         seconds_of(self.delay, "delay")
-        if self.max_delay is not None:
-            seconds_of(self.max_delay, "max_delay")
+        if self.max_delay is not None and seconds_of(self.max_delay, "max_delay") < seconds_of(self.delay, "delay"):
+            raise ValueError("max_delay must not be shorter than delay")

@@ -13,6 +13,7 @@ from durably_web import children, codec, waiting
 from durably_web.arguments import (
     Duration,
     check_priority,
+    check_step_name,
     check_text,
     checked_labels,
     due_at,
@@ -95,17 +96,43 @@ class Step:
             return self._execution.step(name, fn, args)
         return self._execution.step(name, fn, args, *_policies(name, retry, timeout))
 
+    @overload
     def map(
         self,
         name: str,
-        fn: Callable[[Item], Awaitable[T] | T],
+        fn: Callable[[Item], Awaitable[T]],
         items: Iterable[Item],
         *,
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
         return_exceptions: bool = False,
-    ) -> Coroutine[Any, Any, list[T]]:
+    ) -> Coroutine[Any, Any, list[T]]: ...
+
+    @overload
+    def map(
+        self,
+        name: str,
+        fn: Callable[[Item], T],
+        items: Iterable[Item],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        return_exceptions: bool = False,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+
+    def map(
+        self,
+        name: str,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        concurrency: int = 8,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        return_exceptions: bool = False,
+    ) -> Coroutine[Any, Any, list[Any]]:
         """Run `fn(item)` for each item as a step of its own, `name[0]`, `name[1]`, …, at most `concurrency` at once.
 
         Gives the results in the order of the items. When one fails, no further one begins; those that have
@@ -114,10 +141,42 @@ class Step:
         """
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidInput(f"concurrency is a whole number from 1 on, not {concurrency!r}")
+        check_step_name(name)
         policies = _policies(name, retry, timeout)
         # All of them now, so that the names are counted in the order of the calls.
-        steps = [self._execution.step(f"{name}[{index}]", fn, (item,), *policies) for index, item in enumerate(items)]
-        return _run_all(steps, concurrency, return_exceptions)
+        keys = [(self._execution.key(f"{name}[{index}]"), item) for index, item in enumerate(items)]
+        return self._map(keys, fn, policies, concurrency, return_exceptions)
+
+    async def _map(
+        self,
+        keys: list[tuple[str, Any]],
+        fn: Callable[..., Any],
+        policies: tuple[Retry | None, float | None],
+        concurrency: int,
+        return_exceptions: bool,
+    ) -> list[Any]:
+        outcomes = self._execution.history.outcomes
+        results: list[Any] = [None] * len(keys)
+        failures: dict[int, Exception] = {}
+        # One that has failed in an earlier execution is seen before anything new begins.
+        order = sorted(range(len(keys)), key=lambda index: keys[index][0] not in outcomes)
+        following = iter(order)
+        has_failed = any(key in outcomes and outcomes[key].type == "step:fail" for key, _ in keys)
+
+        async def work() -> None:
+            for index in following:
+                key, item = keys[index]
+                if (failures or has_failed) and not return_exceptions and key not in outcomes:
+                    continue
+                try:
+                    results[index] = await self._execution.step_of(key, fn, (item,), *policies)
+                except Exception as error:
+                    results[index] = failures[index] = error
+
+        await asyncio.gather(*[work() for _ in range(min(concurrency, len(keys)))])
+        if failures and not return_exceptions:
+            raise failures[min(failures)]
+        return results
 
     def sleep(self, name: str, seconds: Duration) -> Coroutine[Any, Any, None]:
         """Sleep, durably: the run gives its slot back, and goes on at the same instant whatever happens meanwhile.
@@ -142,26 +201,51 @@ class Step:
         limit = None if timeout is None else milliseconds_of(timeout, f"the timeout of signal {name!r}")
         return self._wait(name, lambda key: waiting.wait_for_signal(self._execution, key, name, limit))
 
+    @overload
     def call(
         self,
-        job: Job[Input, Output] | str,
+        job: Job[Input, Output],
+        input: Input | Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        concurrency_key: str | None = None,
+    ) -> Coroutine[Any, Any, Output]: ...
+
+    @overload
+    def call(
+        self,
+        job: str,
         input: Any = None,
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
         concurrency_key: str | None = None,
-    ) -> Coroutine[Any, Any, Output]:
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def call(
+        self,
+        job: Job[Any, Any] | str,
+        input: Any = None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        concurrency_key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
         """Start a run of another job, and give its output when it has ended.
 
         Started at most once, whatever crashes; it is a step, called `name` or like the job. While the run
         waits for nothing else it gives its slot back. The child has the run's labels unless others are given,
         and is cancelled with it. Raises `RunFailed` or `RunCancelled` when the child ended so, `NotFound` for a
-        job that is not registered, and `InvalidInput`.
+        job that is not registered, `InvalidInput`, and `Conflict` when the run itself, or one that waits for it, holds
+        the `concurrency_key`: the child could never begin.
         """
         found, child = self._child(job, input, labels, priority, concurrency_key, None)
         return self._stored_or(
-            name or found.name,
+            found.name if name is None else name,
             lambda key: children.call(self._execution, key, child),
             found.load_output,
         )
@@ -186,7 +270,9 @@ class Step:
         moment = due_at(delay, run_at, now)
         found, child = self._child(job, input, labels, priority, concurrency_key, moment)
         return self._stored_or(
-            name or found.name, lambda key: children.trigger(self._execution, key, child), lambda raw: raw
+            found.name if name is None else name,
+            lambda key: children.trigger(self._execution, key, child),
+            lambda raw: raw,
         )
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
@@ -216,7 +302,11 @@ class Step:
     def _wait(self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
         key = self._execution.key(name)
         stored = self._execution.history.outcomes.get(key)
-        return begin(key) if stored is None else self._execution.replay(stored)
+        return self._in_branch(key, begin) if stored is None else self._execution.replay(stored)
+
+    async def _in_branch(self, key: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+        with self._execution.waits.branch():
+            return await begin(key)
 
     def _stored_or(
         self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]], load: Callable[[Any], T]
@@ -224,7 +314,7 @@ class Step:
         key = self._execution.key(name)
         stored = self._execution.history.outcomes.get(key)
         if stored is None:
-            return begin(key)
+            return self._in_branch(key, begin)
 
         async def replay() -> T:
             return load(await self._execution.replay(stored))
@@ -282,31 +372,6 @@ class StepLog:
             detail["data"] = {key: repr(value) for key, value in data.items()}
             text = codec.encode(detail)
         self._execution.journal.log(current_step.get(), text)
-
-
-async def _run_all(steps: list[Coroutine[Any, Any, T]], concurrency: int, return_exceptions: bool) -> list[T]:
-    results: list[Any] = [None] * len(steps)
-    failures: dict[int, Exception] = {}
-    following = iter(enumerate(steps))
-
-    async def work() -> None:
-        for index, step in following:
-            if failures and not return_exceptions:
-                step.close()
-                continue
-            try:
-                results[index] = await step
-            except Exception as error:
-                results[index] = failures[index] = error
-
-    try:
-        await asyncio.gather(*[work() for _ in range(min(concurrency, len(steps)))])
-    finally:
-        for _, step in following:
-            step.close()
-    if failures and not return_exceptions:
-        raise failures[min(failures)]
-    return results
 
 
 def _policies(name: str, retry: Retry | None, timeout: Duration | None) -> tuple[Retry | None, float | None]:

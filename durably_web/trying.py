@@ -34,16 +34,17 @@ async def until_done(
     """The result of `fn(*args)`, tried as often as `retry` asks for. Goes on where an earlier execution was."""
     attempt = 1
     tries = execution.history.tries.get(key)
-    if tries is not None:
-        attempt = tries.failed + 1
-        await execution.until(tries.until)
-    while True:
-        try:
-            return await once(execution, key, fn, args, attempt, retry, timeout)
-        except TryAgain as again:
-            until = again.until
-        attempt += 1
-        await execution.until(until)
+    with execution.waits.branch():
+        if tries is not None:
+            attempt = tries.failed + 1
+            await execution.until(tries.until)
+        while True:
+            try:
+                return await once(execution, key, fn, args, attempt, retry, timeout)
+            except TryAgain as again:
+                until = again.until
+            attempt += 1
+            await execution.until(until)
 
 
 async def once(
@@ -75,8 +76,15 @@ async def once(
             raise error from None
         except Exception as error:
             execution.check_storing()
-            if retry is not None and retry.covers(error, attempt):
-                raise await _store_try(execution, key, error, started_at, attempt, retry) from error
+            if retry is not None:
+                try:
+                    again = retry.covers(error, attempt)
+                except Exception as own:
+                    # The policy's.
+                    await execution.store_failure(key, own, started_at, attempt)
+                    raise
+                if again:
+                    raise await _store_try(execution, key, error, started_at, attempt, retry) from error
             await execution.store_failure(key, error, started_at, attempt)
             raise
         execution.check_storing()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from durably_web.environment import Environment
 from durably_web.journal import Awaited
@@ -53,33 +54,50 @@ class Waits:
         # In order: what is woken first is no matter of chance.
         self._waiting: dict[Wait, None] = {}
         self._watching: asyncio.Task[None] | None = None
+        # Branches with a wait that are awake: storing, reading, about to go on.
+        self._awake = 0
         self._considering = False
+        self._turns = 0
         self._closed = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """Around everything that a step with a wait does; while it is awake, the run does not wait."""
+        self._awake += 1
+        try:
+            yield
+        finally:
+            self._awake -= 1
+            if self._waiting:
+                self.consider()
+
     async def park(self, wait: Wait) -> None:
-        """Wait, and perhaps not to the end of it: the run is suspended meanwhile, or `wait` may be over."""
+        """In a `branch`: wait, and perhaps not to the end of it. Or the run is suspended meanwhile."""
         loop = asyncio.get_running_loop()
         wait.future = loop.create_future()
         timer = None
         if wait.until is not None:
             timer = self._clock.call_later(max(0, wait.until - self._clock.now()) / 1000, wait.wake)
         self._waiting[wait] = None
+        self._awake -= 1
         self.consider()
         try:
             await wait.future
         finally:
             del self._waiting[wait]
+            self._awake += 1
             if timer is not None:
                 timer.cancel()
 
     def consider(self) -> None:
         """Nothing is executed at this moment: if it stays so, the run waits."""
+        self._turns = QUIET_TURNS
         if not self._considering and not self._closed:
             self._considering = True
-            asyncio.get_running_loop().call_soon(self._look, QUIET_TURNS)
+            asyncio.get_running_loop().call_soon(self._look)
 
     def close(self) -> None:
         """The execution is over."""
@@ -91,14 +109,15 @@ class Waits:
             if wait.future is not None:
                 wait.future.cancel()
 
-    def _look(self, turns: int) -> None:
-        if self._closed or not self._waiting:
+    def _look(self) -> None:
+        executing = self._is_executing()
+        if self._closed or self._awake or executing or not self._waiting:
             self._considering = False
-        elif self._is_executing():
-            self._considering = False
-            self._watch()
-        elif turns:
-            asyncio.get_running_loop().call_soon(self._look, turns - 1)
+            if executing:
+                self._watch()
+        elif self._turns:
+            self._turns -= 1
+            asyncio.get_running_loop().call_soon(self._look)
         else:
             self._considering = False
             awaited = self._awaited()

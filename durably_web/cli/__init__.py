@@ -11,6 +11,7 @@ import typer
 from durably_web.cli import runs
 from durably_web.cli.mistakes import MISTAKE, Mistake, exit_code_of
 from durably_web.cli.run import run
+from durably_web.cli.stats import stats
 from durably_web.cli.worker import worker
 from durably_web.errors import DurablyError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(worker)
+app.command()(stats)
 app.add_typer(runs.app, name="runs")
 
 

@@ -12,13 +12,21 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from durably_web.cli.times import relative, until
 from durably_web.events import Event
-from durably_web.records import Instant
 
 MOST_ROWS = 20
 
 _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red"}
-_STATUS_STYLES = {"completed": "green", "failed": "red", "cancelled": "dim", "leased": "cyan", "pending": "yellow"}
+_STATUS_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "dim",
+    "leased": "cyan",
+    "pending": "yellow",
+    "waiting": "blue",
+    "retrying": "yellow",
+}
 
 
 def output_console() -> Console:
@@ -26,13 +34,8 @@ def output_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def when(instant: Instant | None) -> str:
-    """An instant in the local time zone, to the second."""
-    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S") if instant else ""
-
-
-def status_text(status: str) -> Text:
-    return Text(status, style=_STATUS_STYLES.get(status, ""))
+def status_text(status: str, *, paused: bool = False) -> Text:
+    return Text(f"{status}, paused" if paused else status, style=_STATUS_STYLES.get(status, ""))
 
 
 def data_text(data: dict[str, Any]) -> str:
@@ -78,6 +81,13 @@ class Watch:
             self._progress(event, about)
         elif event.type == "worker:error":
             self.say(f"error   {event.error} ({event.context})", "red")
+        elif event.type == "step:retry":
+            self.say(f"{about}warning {event.step_name} failed: {event.error}; again {_soon(event)}", "yellow")
+        elif event.type == "run:retry" and event.error is not None:
+            self.say(f"{about}warning the run failed: {event.error}; again {_soon(event)}", "yellow")
+        elif event.type == "step:wait":
+            moment = "" if event.until is None else f", {until(event.until, event.timestamp)}"
+            self.say(f"{about}waiting for {event.step_name}{moment}", "blue")
         elif self._name_runs and event.type == "run:leased":
             self.say(f"{about}started {event.job_name}, attempt {event.attempt}")
         elif self._name_runs and event.type in ("run:complete", "run:fail", "run:cancel"):
@@ -96,6 +106,10 @@ class Watch:
         if self._task is None:
             self._task = self._bar.add_task(description)
         self._bar.update(self._task, description=description, completed=progress.current, total=progress.total)
+
+
+def _soon(event: Event) -> str:
+    return "later" if event.until is None else relative(event.until, event.timestamp)
 
 
 def print_json(value: Any) -> None:

@@ -12,8 +12,10 @@ from durably_web.cli.arguments import parse_input, parse_labels
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch, print_json, print_value
 from durably_web.cli.jobfile import choose, load_jobs
-from durably_web.cli.mistakes import FAILURE
+from durably_web.cli.mistakes import FAILURE, Mistake
 from durably_web.cli.signals import stop_request
+from durably_web.cli.times import parse_duration
+from durably_web.codec import to_plain
 from durably_web.engine import Durably
 from durably_web.jobs import Job
 from durably_web.records import STATUSES, TERMINAL, Run
@@ -36,21 +38,48 @@ def run(
     label: Annotated[
         list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of a new run; may be repeated.")
     ] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", metavar="DURATION", help="A new run is due so much later, as 90s or 2h.")
+    ] = None,
+    priority: Annotated[int, typer.Option("--priority", help="Of a new run: higher first.")] = 0,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="KEY", help="Of a new run: runs of one key never overlap.")
+    ] = None,
+    coalesce: Annotated[
+        str | None,
+        typer.Option(
+            "--coalesce",
+            metavar="skip|replace|queue",
+            help="What if a run of the job and KEY is pending: take that; give it this input; let both wait.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the output as one line of JSON.")] = False,
 ) -> None:
     """Run a job and print its output.
 
     When the database has an unfinished run of the job with the same input, that run goes on from its first step
     without a stored result. Log lines and the progress go to stderr, the output to stdout. Exits with 1 when the run
-    fails or is cancelled.
+    fails or is cancelled. Runs that it waits for, and pending ones of the file's other jobs, are executed meanwhile.
     """
     jobs = load_jobs(file)
     chosen = choose(jobs, job, file)
     value = parse_input(assignments or [])
+    if coalesce not in (None, "skip", "replace", "queue"):
+        raise Mistake(f"--coalesce is skip, replace or queue, not {coalesce!r}")
+    if coalesce is not None and key is None:
+        raise Mistake("--coalesce needs a --key, which says which runs belong together")
+    options = {
+        "labels": parse_labels(label or []),
+        "delay": None if delay is None else parse_duration(delay, "--delay"),
+        "priority": priority,
+        "concurrency_key": key,
+        "coalesce": coalesce,
+    }
     chosen.encode_input(value)  # before a database is made for an input that does not fit
-    ended = asyncio.run(_execute(chosen, value, database, parse_labels(label or []), new))
+    ended = asyncio.run(_execute(list(jobs.values()), chosen, value, database, new, options))
     if ended.status == "completed":
-        print_json(ended.output) if json else print_value(ended.output)
+        output = to_plain(ended.output)
+        print_json(output) if json else print_value(output)
         return
     with Watch() as watch:
         reason = f"failed: {ended.error}" if ended.status == "failed" else "was cancelled"
@@ -58,18 +87,27 @@ def run(
     raise typer.Exit(FAILURE)
 
 
-async def _execute(job: Job[Any, Any], value: dict[str, Any], database: str, labels: dict[str, str], new: bool) -> Run:
+async def _execute(
+    jobs: list[Job[Any, Any]],
+    job: Job[Any, Any],
+    value: dict[str, Any],
+    database: str,
+    new: bool,
+    options: dict[str, Any],
+) -> Run:
     """The run after its end. Exits the command when it is asked to stop before."""
     began = datetime.datetime.now(datetime.UTC)
-    durably = Durably(database, jobs=[job])
+    durably = Durably(database, jobs=jobs)
     with stop_request() as stop, Watch() as watch:
         durably.on("worker:error", watch.hear)
         try:
             await durably.migrate()
             found = None if new else await _unfinished(durably, job, value)
             if found is None:
-                run_id = (await durably.trigger(job, value, labels=labels)).id
-                watch.say(f"run {run_id} in {database}")
+                handle = await durably.trigger(job, value, **options)
+                run_id = handle.id
+                pending = "pending " if handle.disposition == "coalesced" else ""
+                watch.say(f"{pending}run {run_id} in {database}")
             else:
                 run_id = found.id
                 count = f"{found.step_count} step{' is' if found.step_count == 1 else 's are'} stored"

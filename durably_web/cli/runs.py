@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+import datetime
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from durably_web.cli.arguments import parse_labels
-from durably_web.cli.database import DEFAULT, DatabaseOption, require_existing
-from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text, when
-from durably_web.cli.mistakes import Mistake
+from durably_web.cli.acting import COMMANDS
+from durably_web.cli.asking import Json, RunId, ask, run_of
+from durably_web.cli.choosing import JobName, Labels, Statuses, choice
+from durably_web.cli.database import DEFAULT, DatabaseOption
+from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text
+from durably_web.cli.times import readable, relative, until, when
 from durably_web.engine import Durably
-from durably_web.records import STATUSES, Progress, Run
-
-T = TypeVar("T")
+from durably_web.records import Instant, Progress, Run, StepRecord
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look at the runs of a database, and act on them."
 )
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The id of the run.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the names that the HTTP interface uses.")]
+_MOST_TEXT = 200
 
 
 @app.command("list")
 def list_runs(
     database: DatabaseOption = DEFAULT,
-    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = None,
-    job: Annotated[str | None, typer.Option(help="Only runs of this job.")] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", metavar="KEY=VALUE", help="Only runs with it; may be repeated."),
-    ] = None,
+    status: Statuses = None,
+    job: JobName = None,
+    label: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     json: Json = False,
 ) -> None:
     """List runs, the newest first."""
-    if status is not None and status not in STATUSES:
-        raise Mistake(f"there is no status {status!r}; there is {', '.join(STATUSES)}")
-    labels = parse_labels(label or [])
+    chosen = choice(status, job, label, None)
 
     async def read(durably: Durably) -> list[Run]:
-        return await durably.get_runs(status=status, job=job, labels=labels, limit=limit)
+        return await durably.get_runs(limit=limit, **chosen.conditions())
 
-    runs = _ask(database, read)
+    runs = ask(database, read)
     if json:
         print_json([run.to_wire() for run in runs])
         return
@@ -56,51 +50,39 @@ def list_runs(
         print("no runs")
         return
     labelled = any(run.labels for run in runs)
-    heads = ("id", "job", "status", "progress", "created", *(["labels"] if labelled else []))
-    table = Table(*heads, box=None, pad_edge=False)
+    heads = ("id", "job", "status", "progress", "created", "time", *(["labels"] if labelled else []))
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    now = _now()
     for run in runs:
-        told = (_progress(run.progress), when(run.created_at), *([data_text(run.labels)] if labelled else []))
-        table.add_row(Text(run.id), Text(run.job_name), status_text(run.status), *map(Text, told))
+        told = [_progress(run.progress), when(run.created_at), _time(run, now)]
+        told += [data_text(run.labels)] if labelled else []
+        table.add_row(Text(run.id), Text(run.job_name), status_text(run.status, paused=run.paused), *map(Text, told))
     output_console().print(table)
 
 
 @app.command()
 def show(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
-    """Show one run: its state, its stored steps, and its output."""
+    """Show one run: its state, what it waits for, its steps with the tries that failed, and its output."""
 
-    async def read(durably: Durably) -> tuple[Run, list[Any]]:
-        return await _get(durably, run_id), await durably.get_steps(run_id)
+    async def read(durably: Durably) -> tuple[Run, list[StepRecord]]:
+        return await run_of(durably, run_id), await durably.get_steps(run_id)
 
-    run, steps = _ask(database, read)
+    run, steps = ask(database, read)
     if json:
         print_json({**run.to_wire(), "steps": [step.to_wire() for step in steps]})
         return
-    facts = {
-        "run": run.id,
-        "job": run.job_name,
-        "status": run.status,
-        "error": run.error,
-        "progress": _progress(run.progress),
-        "labels": data_text(run.labels),
-        "attempt": str(run.attempt),
-        "created": when(run.created_at),
-        "started": when(run.started_at),
-        "ended": when(run.completed_at),
-    }
-    rows = [
-        {
-            "step": step.name,
-            "status": step.status,
-            "attempt": step.attempt,
-            "stored": when(step.completed_at),
-            "error": step.error or "",
-        }
-        for step in steps
-    ]
-    print_value({**{name: fact for name, fact in facts.items() if fact}, **({"steps": rows} if rows else {})})
+    console = output_console()
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    for name, fact in _facts(run, steps, _now()):
+        facts.add_row(Text(name, style="bold"), fact if isinstance(fact, Text) else Text(fact))
+    console.print(facts)
+    if steps:
+        console.print(_steps_table(steps, _now()))
     if run.output is not None:
-        print("\noutput")
-        print_value(run.output)
+        if not steps:
+            console.print()
+        console.print(Text("output", style="bold"))
+        print_value(run.to_wire()["output"])
 
 
 @app.command()
@@ -108,83 +90,122 @@ def logs(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) 
     """Print the log of a run, the oldest line first."""
 
     async def read(durably: Durably) -> list[Any]:
-        await _get(durably, run_id)
+        await run_of(durably, run_id)
         return await durably.get_logs(run_id)
 
-    entries = _ask(database, read)
+    entries = ask(database, read)
     if json:
         print_json([entry.to_wire() for entry in entries])
         return
     for entry in entries:
-        data = f"  {data_text(entry.data)}" if entry.data else ""
+        wire = entry.to_wire()
+        data = f"  {data_text(wire['data'])}" if wire["data"] else ""
         print(f"{when(entry.created_at)} {entry.level:<7} {entry.message}{data}")
 
 
-@app.command()
-def retry(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
-    """Let a failed or cancelled run go on from its first step without a stored result."""
-    _act(
-        database,
-        json,
-        run_id,
-        lambda durably: durably.retry(run_id),
-        f"run {run_id} is pending again",
-    )
+for command in COMMANDS:
+    app.command()(command)
 
 
-@app.command()
-def retrigger(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
-    """Make a new run with the input and the labels of an earlier one."""
-
-    async def make(durably: Durably) -> str:
-        return (await durably.retrigger(run_id)).id
-
-    made = _ask(database, make)
-    print_json({"success": True, "runId": made}) if json else print(f"run {made} is pending")
+# -- one run -----------------------------------------------------------------------------------------------
 
 
-@app.command()
-def cancel(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
-    """Cancel a run that has not ended; whoever executes it ends it at its next step at the latest."""
-    _act(database, json, run_id, lambda durably: durably.cancel(run_id), f"run {run_id} is cancelled")
+def _facts(run: Run, steps: list[StepRecord], now: Instant) -> Iterator[tuple[str, str | Text]]:
+    """Name and value of what there is to say; nothing of what there is not."""
+    yield "run", run.id
+    yield "job", run.job_name
+    yield "status", status_text(run.status, paused=run.paused)
+    if run.status == "waiting":
+        yield "waits", _waits(run, steps, now)
+    for name, fact in (
+        ("error", run.error),
+        ("progress", _progress(run.progress)),
+        ("labels", data_text(run.labels)),
+        ("parent", run.parent_run_id),
+        ("forked from", run.forked_from),
+        ("key", run.concurrency_key),
+        ("priority", str(run.priority) if run.priority else ""),
+        ("attempt", str(run.attempt) if run.attempt > 1 else ""),
+        ("created", when(run.created_at)),
+    ):
+        if fact:
+            yield name, fact
+    if run.status == "pending" and run.run_at is not None:
+        yield "due", f"{when(run.run_at)} ({relative(run.run_at, now)})"
+    if run.started_at is not None:
+        yield "started", when(run.started_at)
+    if run.completed_at is not None:
+        took = "" if run.started_at is None else f", after {_between(run.started_at, run.completed_at)}"
+        yield "ended", when(run.completed_at) + took
 
 
-@app.command()
-def delete(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
-    """Delete a run that has ended, with its steps and its log."""
-    _act(database, json, run_id, lambda durably: durably.delete_run(run_id), f"run {run_id} is deleted")
+def _waits(run: Run, steps: list[StepRecord], now: Instant) -> str:
+    """What for, and until when."""
+    told = []
+    for step in steps:
+        moment = "" if step.until is None else f", {until(step.until, now)}"
+        if step.status == "waiting":
+            told.append(f"for {step.name}{moment}")
+        elif step.status == "retrying":
+            told.append(f"to try {step.name} again{moment}")
+    if not told and run.wake_at is not None:
+        return until(run.wake_at, now)
+    return "; ".join(told)
 
 
-def _act(database: str, json: bool, run_id: str, act: Callable[[Durably], Awaitable[None]], done: str) -> None:
-    _ask(database, act)
-    print_json({"success": True, "runId": run_id}) if json else print(done)
+def _steps_table(steps: list[StepRecord], now: Instant) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("step", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("began", no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for step in steps:
+        for failed in step.attempts:
+            # The last one is what the step's own line tells.
+            if step.status == "failed" and failed is step.attempts[-1]:
+                continue
+            table.add_row(
+                Text(f"{step.name}, try {failed.attempt}", style="dim"),
+                Text("failed", style="dim red"),
+                Text(when(failed.started_at), style="dim"),
+                Text(_between(failed.started_at, failed.failed_at), style="dim"),
+                Text(_short(failed.error), style="dim"),
+            )
+        tried = f", try {step.attempt}" if step.attempts and step.attempt > 1 else ""
+        ended = "" if step.completed_at is None else _between(step.started_at, step.completed_at)
+        moment = "" if step.until is None or step.completed_at is not None else until(step.until, now)
+        table.add_row(
+            Text(step.name + tried),
+            status_text(step.status),
+            Text("" if step.status == "retrying" else when(step.started_at)),
+            Text(ended),
+            Text(_short(step.error) if step.error and step.status == "failed" else moment),
+        )
+    return table
 
 
-def _ask(database: str, question: Callable[[Durably], Awaitable[T]]) -> T:
-    """Ask the engine on an existing database, without executing anything there."""
-
-    async def ask() -> T:
-        async with _open(require_existing(database)) as durably:
-            return await question(durably)
-
-    return asyncio.run(ask())
-
-
-@asynccontextmanager
-async def _open(database: str) -> AsyncIterator[Durably]:
-    durably = Durably(database)
-    await durably.migrate()
-    try:
-        yield durably
-    finally:
-        await durably.stop()
+def _time(run: Run, now: Instant) -> str:
+    """How long it took, or when it goes on."""
+    if run.completed_at is not None:
+        return "" if run.started_at is None else _between(run.started_at, run.completed_at)
+    if run.status == "pending" and run.run_at is not None and run.run_at > now:
+        return f"due {relative(run.run_at, now)}"
+    if run.status == "waiting":
+        return "" if run.wake_at is None else f"wakes {relative(run.wake_at, now)}"
+    return "" if run.status != "leased" or run.started_at is None else f"since {_between(run.started_at, now)}"
 
 
-async def _get(durably: Durably, run_id: str) -> Run:
-    run = await durably.get_run(run_id)
-    if run is None:
-        raise Mistake(f"there is no run {run_id}")
-    return run
+def _between(began: Instant, ended: Instant) -> str:
+    return readable(max(0.0, (ended - began).total_seconds()))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "…"
+
+
+def _now() -> Instant:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _progress(progress: Progress | None) -> str:

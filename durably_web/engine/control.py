@@ -23,6 +23,7 @@ from durably_web.waits import WAITS
 # The most runs that one transaction changes.
 RUNS_AT_ONCE = 500
 
+_ACTIVE = ("pending", "leased", "waiting")
 _TERMINAL = ("completed", "failed", "cancelled")
 
 
@@ -116,7 +117,7 @@ class Control(Triggering):
         `status`, `job`, `labels` as in `get_runs`; `created_before`, a datetime with a time zone. At least one of
         them. In transactions of at most 500 runs. What they started is cancelled with them, and not counted.
         """
-        return await self._each(which, ("pending", "leased", "waiting"), _changed(self._cancel))
+        return await self._each(which, _ACTIVE, _changed(self._cancel))
 
     async def retry_runs(self, **which: Any) -> int:
         """`retry` every failed or cancelled run that meets the conditions of `cancel_runs`; tells how many."""
@@ -127,12 +128,12 @@ class Control(Triggering):
         return await self._each(which, _TERMINAL, _changed(self._delete))
 
     async def pause_runs(self, **which: Any) -> int:
-        """`pause` every run that is not terminal and meets the conditions of `cancel_runs`; tells how many."""
-        return await self._each(which, ("pending", "leased", "waiting"), _still_active(self._pause))
+        """`pause` every active run that is not paused and meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, _ACTIVE, _still_active(self._pause), paused=False)
 
     async def resume_runs(self, **which: Any) -> int:
-        """`resume` every run that is not terminal and meets the conditions of `cancel_runs`; tells how many."""
-        return await self._each(which, ("pending", "leased", "waiting"), _still_active(self._resume))
+        """`resume` every run that is paused and meets the conditions of `cancel_runs`; tells how many."""
+        return await self._each(which, _ACTIVE, _still_active(self._resume), paused=True)
 
     async def purge_runs(self, *, older_than: Duration | datetime.datetime, limit: int = RUNS_AT_ONCE) -> int:
         """Delete terminal runs that ended more than `older_than` ago, or before that datetime; tells how many.
@@ -153,9 +154,15 @@ class Control(Triggering):
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    async def _each(self, which: dict[str, Any], allowed: tuple[str, ...], change: Callable[[list[str]], Any]) -> int:
+    async def _each(
+        self,
+        which: dict[str, Any],
+        allowed: tuple[str, ...],
+        change: Callable[[list[str]], Any],
+        paused: bool | None = None,
+    ) -> int:
         count = 0
-        async for page in self._pages(_filter(allowed, **which)):
+        async for page in self._pages(_filter(allowed, **which)._replace(paused=paused)):
             count += await change(page)
         return count
 

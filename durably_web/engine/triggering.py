@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from durably_web import codec
-from durably_web.arguments import Duration, check_priority, check_text, checked_labels, due_at, milliseconds_of
+from durably_web.arguments import (
+    Duration,
+    check_priority,
+    check_step_name,
+    check_text,
+    checked_labels,
+    due_at,
+    milliseconds_of,
+)
 from durably_web.engine.base import no_run
 from durably_web.engine.reading import Reading
 from durably_web.errors import Conflict, ConstraintViolated, InvalidInput, NotSerializable
@@ -27,6 +35,10 @@ if TYPE_CHECKING:
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
+# In this order they stand in messages.
+_OPTIONS = dict.fromkeys(
+    "idempotency_key concurrency_key coalesce labels priority delay run_at debounce".split(),
+)
 _COALESCE = (None, "skip", "replace", "queue")
 
 
@@ -80,6 +92,8 @@ class Triggering(Reading):
         with a time zone), or at once. Raises `NotFound` for a job that is not registered, and `InvalidInput`; then
         there is no run.
         """
+        if unknown := options.keys() - _OPTIONS:
+            raise TypeError(f"trigger() has no {', '.join(sorted(unknown))}; it has {', '.join(_OPTIONS)}")
         found = self._environment.known_job(job)
         asked = self._asked(found, input, **options)
         triggered = await self._store.write(operations.trigger(asked))
@@ -88,26 +102,44 @@ class Triggering(Reading):
         await self._tell_of_trigger(asked, triggered)
         return RunHandle(cast("Control", self), found, triggered.run_id, triggered.disposition)
 
+    @overload
     async def trigger_many(
-        self, job: Job[Input, Output] | str, items: Iterable[Mapping[str, Any]]
-    ) -> list[RunHandle[Output]]:
+        self, job: Job[Input, Output], items: Iterable[Mapping[str, Any]]
+    ) -> list[RunHandle[Output]]: ...
+
+    @overload
+    async def trigger_many(self, job: str, items: Iterable[Mapping[str, Any]]) -> list[RunHandle[Any]]: ...
+
+    async def trigger_many(self, job: Job[Any, Any] | str, items: Iterable[Mapping[str, Any]]) -> list[RunHandle[Any]]:
         """Ask for runs in one transaction: all are stored when this returns, or none.
 
         Each item is `{"input": …}` with any of `trigger`'s options beside it, but `debounce`. Raises what `trigger`
         raises.
         """
-        found = cast("Job[Any, Output]", self._environment.known_job(job))
+        found = self._environment.known_job(job)
         asked = []
-        for number, item in enumerate(items):
-            if "debounce" in item:
+        given: Iterable[object] = [items] if isinstance(items, Mapping | str) else items
+        for number, item in enumerate(given):
+            if not isinstance(item, Mapping) or "debounce" in item:
                 raise InvalidInput(f'items[{number}] is {{"input": …}} with options of trigger, not {item!r}')
             options = {name: value for name, value in item.items() if name != "input"}
+            if unknown := sorted(map(str, options.keys() - _OPTIONS)):
+                raise InvalidInput(f"items[{number}] has {', '.join(unknown)}; known: input, {', '.join(_OPTIONS)}")
             asked.append(self._asked(found, item.get("input"), **options))
         try:
             triggered = await self._store.write(operations.trigger_many(asked))
         except ConstraintViolated as error:
-            raise Conflict("a run of one of these keys is pending already, so none of these runs was stored") from error
-        handles: list[RunHandle[Output]] = []
+            refused = operations.refused_item(asked, error.statement_index)
+            if refused is None:
+                raise
+            key = cast(str, asked[refused].concurrency_key)
+            pending = await self._store.read(operations.pending_of(found.name, key))
+            which = f"run {pending}" if pending is not None else "another one of these runs"
+            raise Conflict(
+                f"items[{refused}]: {which} of job {found.name!r} and key {key!r} is pending already, so none was "
+                'stored: choose coalesce="skip", "replace" or "queue"'
+            ) from error
+        handles: list[RunHandle[Any]] = []
         for one, result in zip(asked, triggered, strict=True):
             assert result.disposition is not None
             await self._tell_of_trigger(one, result)
@@ -138,7 +170,7 @@ class Triggering(Reading):
 
         Raises `NotFound`, `Conflict` for a terminal run, and `NotSerializable`.
         """
-        check_text(name, "a signal's name")
+        check_step_name(name, "a signal's name")
         try:
             text = codec.store(payload, self._codec)[0]
         except NotSerializable as error:
@@ -170,7 +202,7 @@ class Triggering(Reading):
         text = job.encode_input(input, self._codec)
         now = self._clock.now()
         moment = None if delay is None and run_at is None else due_at(delay, run_at, now)
-        checked = checked_labels(labels) if labels else {}
+        checked = {} if labels is None else checked_labels(labels)
         if idempotency_key is not None:
             check_text(idempotency_key, "an idempotency key")
         if priority != 0 or type(priority) is not int:

@@ -61,7 +61,7 @@ async def a_runs_events_tell_its_story(backend: Backend) -> None:
         assert all(event.run_id == handle.id for event in events)
         trigger, leased, log, step, progress, failed, _, end = events
         assert trigger.input == {"n": 1} and leased.attempt == 1 and leased.worker_id
-        assert (log.level, log.message, log.data, log.step_name) == ("info", "hello", {"pair": [1, 2]}, None)
+        assert (log.level, log.message, log.data, log.step_name) == ("info", "hello", {"pair": (1, 2)}, None)
         assert (step.step_name, step.output) == ("one", [1, {"a": None}]) and step.duration is not None
         assert progress.progress == Progress(1, 2, "half")
         assert (failed.step_name, failed.error) == ("bad", "ValueError: bad")

@@ -375,7 +375,7 @@ async def logs_are_stored_once_with_their_step(backend: Backend) -> None:
             ("error", "odd", None),
             ("warning", "end", None),
         ]
-        assert logs[1].data == {"n": 1} and logs[3].data == {"where": ["a", 1]}
+        assert logs[1].data == {"n": 1} and logs[3].data == {"where": ("a", 1)}
         assert logs[4].data == {"thing": "<class 'object'>", "at": "{1, 2}"}
 
 

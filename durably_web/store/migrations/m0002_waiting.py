@@ -24,6 +24,12 @@ CREATE INDEX durably_runs_ready ON durably_runs (job_name, priority DESC, run_at
 WHERE status = 'pending' AND wake_at IS NULL AND paused = 0 AND blocked = 0
 """
 
+# Those of them that have begun, which no rate limit holds back.
+READY_BEGUN = """
+CREATE INDEX durably_runs_ready_begun ON durably_runs (job_name, priority DESC, run_at, id)
+WHERE status = 'pending' AND wake_at IS NULL AND paused = 0 AND blocked = 0 AND generation > 0
+"""
+
 WAKING = """
 CREATE INDEX durably_runs_waking ON durably_runs (wake_at) WHERE wake_at IS NOT NULL
 """
@@ -79,6 +85,7 @@ STATEMENTS = (
     *COLUMNS,
     DROP_PENDING,
     READY,
+    READY_BEGUN,
     WAKING,
     KEYS,
     KEY_HOLDERS,

@@ -23,6 +23,7 @@ from durably_web.store.operations.executing import (
     child_outcome,
     create_child,
     finish_run,
+    holders_among_ancestors,
     open_signals,
     release_run,
     suspend_run,
@@ -43,7 +44,15 @@ from durably_web.store.operations.reading import (
 )
 from durably_web.store.operations.requests import Copied, Outcome, cancel, delete_runs, fork, retrigger, retry
 from durably_web.store.operations.schema import apply_migration, create_schema_table, has_schema, schema_version
-from durably_web.store.operations.triggering import Coalesce, Trigger, Triggered, trigger, trigger_many
+from durably_web.store.operations.triggering import (
+    Coalesce,
+    Trigger,
+    Triggered,
+    pending_of,
+    refused_item,
+    trigger,
+    trigger_many,
+)
 
 __all__ = [
     "ChildOutcome",
@@ -76,11 +85,14 @@ __all__ = [
     "get_runs",
     "get_steps",
     "has_schema",
+    "holders_among_ancestors",
     "open_signals",
     "other_owners",
     "pause",
     "pause_job",
+    "pending_of",
     "read_events",
+    "refused_item",
     "release_run",
     "renew_leases",
     "resume",

@@ -34,6 +34,22 @@ WHERE status = 'leased' AND lease_owner IN (SELECT value FROM json_each(?))
 # All whose time has come, whatever they wait for.
 WAKE_DUE: LiteralString = "UPDATE durably_runs SET status = 'pending', wake_at = NULL WHERE wake_at <= ?"
 
+# The same, before a claim by limits: where many of one key wake, all but the first few stand behind those.
+WAKE_DUE_IN_LINE: LiteralString = """
+UPDATE durably_runs SET status = 'pending', wake_at = NULL, blocked = (
+    concurrency_key IS NOT NULL AND holds_key = 0 AND paused = 0 AND (
+        SELECT count(*) FROM (
+            SELECT 1 FROM durably_runs a
+            WHERE a.concurrency_key = durably_runs.concurrency_key AND a.job_name = durably_runs.job_name
+              AND a.status IN ('pending', 'leased', 'waiting') AND a.blocked = 0
+              AND (a.holds_key = 1 OR (a.wake_at IS NULL AND a.paused = 0 AND (-a.priority, a.run_at, a.id)
+                   < (-durably_runs.priority, durably_runs.run_at, durably_runs.id)))
+            LIMIT ?)) >= coalesce(
+        (SELECT json_extract(value, '$.perKey') FROM json_each(?) WHERE json_extract(value, '$.name') = job_name), 1e9)
+)
+WHERE wake_at <= ?
+"""
+
 _LEASE: LiteralString = """
 UPDATE durably_runs
 SET status = 'leased', generation = generation + 1, attempt = attempt + 1,
@@ -59,35 +75,48 @@ WHERE id IN (
 AND {_NOT_YET}
 """
 
+# The first run that one job may begin, or go on with. Where the job's rate is used up, only those that have begun are
+# looked at, by an index of their own.
+_FIRST_OF_JOB: LiteralString = f"""
+SELECT id FROM durably_runs c
+WHERE job_name = jobs.name AND {READY} AND id NOT IN (SELECT value FROM json_each(?))
+  AND (concurrency_key IS NULL OR holds_key = 1 OR jobs.per_key > (
+    SELECT count(*) FROM durably_runs h WHERE h.concurrency_key = c.concurrency_key AND h.holds_key = 1))
+"""
+
 # The same for one run, with every limit there is; sent once for each run that is wanted, so that each sees what the
-# one before took. The tokens are numbered for that.
+# one before took, and as long as that took any. The tokens are numbered for that.
 CLAIM_ONE: LiteralString = f"""
 WITH jobs AS MATERIALIZED (
-    SELECT json_extract(value, '$.name') AS name, json_extract(value, '$.perKey') AS per_key,
-           json_extract(value, '$.rate') AS rate, json_extract(value, '$.period') AS period,
-           json_extract(value, '$.ratePerKey') AS rate_per_key
-    FROM json_each(?)
-    WHERE json_extract(value, '$.name') NOT IN (SELECT job_name FROM durably_paused_jobs)
-      AND (json_extract(value, '$.runs') IS NULL OR json_extract(value, '$.runs') > (
-        SELECT count(*) FROM durably_runs WHERE status = 'leased' AND job_name = json_extract(value, '$.name')))
+    SELECT name, per_key, rate, period, rate_per_key,
+           rate IS NULL OR rate_per_key OR rate > (
+             SELECT count(*) FROM durably_starts s WHERE s.job_name = name AND s.started_at > ? - period) AS may_begin
+    FROM (
+        SELECT json_extract(value, '$.name') AS name, json_extract(value, '$.runs') AS runs,
+               json_extract(value, '$.perKey') AS per_key, json_extract(value, '$.rate') AS rate,
+               json_extract(value, '$.period') AS period, json_extract(value, '$.ratePerKey') AS rate_per_key
+        FROM json_each(?)
+    )
+    WHERE name NOT IN (SELECT job_name FROM durably_paused_jobs)
+      AND (runs IS NULL OR runs > (
+        SELECT count(*) FROM durably_runs l WHERE l.status = 'leased' AND l.job_name = name))
 )
 {_LEASE}, holds_key = (concurrency_key IS NOT NULL)
 WHERE id IN (
     SELECT r.id FROM jobs CROSS JOIN durably_runs r
-    WHERE r.id = (
-        SELECT id FROM durably_runs c
-        WHERE job_name = jobs.name AND {READY} AND id NOT IN (SELECT value FROM json_each(?))
-          AND (concurrency_key IS NULL OR holds_key = 1 OR jobs.per_key > (
-            SELECT count(*) FROM durably_runs h WHERE h.concurrency_key = c.concurrency_key AND h.holds_key = 1))
-          AND (jobs.rate IS NULL OR generation > 0 OR jobs.rate > (
+    WHERE r.id = CASE WHEN jobs.may_begin THEN (
+        {_FIRST_OF_JOB}
+          AND (NOT coalesce(jobs.rate_per_key, 0) OR generation > 0 OR jobs.rate > (
             SELECT count(*) FROM durably_starts s
             WHERE s.job_name = jobs.name AND s.started_at > ? - jobs.period
-              AND s.concurrency_key = CASE WHEN jobs.rate_per_key THEN coalesce(c.concurrency_key, '') ELSE '' END))
+              AND s.concurrency_key = coalesce(c.concurrency_key, '')))
         ORDER BY priority DESC, run_at, id LIMIT 1
-    )
+    ) ELSE (
+        {_FIRST_OF_JOB} AND generation > 0 ORDER BY priority DESC, run_at, id LIMIT 1
+    ) END
     ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
 )
-AND {_NOT_YET}
+AND {_NOT_YET} AND (? IS NULL OR EXISTS (SELECT 1 FROM durably_runs WHERE status = 'leased' AND lease_token = ?))
 """
 
 INSERT_STARTS: LiteralString = """
@@ -216,19 +245,21 @@ def claim(
     """
     own = texts(executing)
     lease = (owner, token, expires_at, now)
-    statements: list[tuple[LiteralString, tuple[Value, ...]]] = [(FREE_EXPIRED, (now, own)), (WAKE_DUE, (now,))]
+    statements: list[tuple[LiteralString, tuple[Value, ...]]] = [(FREE_EXPIRED, (now, own))]
     rated = json.dumps([job.to_json() for job in jobs if job.rate is not None])
     if by_limits:
         limits = json.dumps([job.to_json() for job in jobs])
         tokens = [f"{token}-{number}" for number in range(limit)]
         statements += [(DELETE_STARTS, (job.name, now - job.period)) for job in jobs if job.period is not None]
-        for one in tokens:
+        statements.append((WAKE_DUE_IN_LINE, (max([job.per_key for job in jobs], default=1), limits, now)))
+        for before, one in zip([None, *tokens], tokens, strict=False):
             lease = (owner, one, expires_at, now)
-            statements.append((CLAIM_ONE, (limits, *lease, own, now, one)))
+            statements.append((CLAIM_ONE, (now, limits, *lease, own, now, own, one, before, before)))
             if rated != "[]":
                 statements.append((INSERT_STARTS, (now, rated, one)))
     else:
         tokens = [token]
+        statements.append((WAKE_DUE, (now,)))
         names = texts(job.name for job in jobs)
         statements.append((CLAIM, (*lease, names, own, limit, limit, token)))
     mine = texts(tokens)

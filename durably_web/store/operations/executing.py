@@ -70,15 +70,23 @@ _HAS_COME: LiteralString = """
             WHERE r.id IS NULL OR r.status IN ('completed', 'failed', 'cancelled')))
 """
 
+# Workers that died before a step that has been stored are not in its row any more.
+_CRASHES: LiteralString = """
+crashes = CASE WHEN crashes > 0 AND EXISTS (
+    SELECT 1 FROM durably_journal j
+    WHERE j.run_id = durably_runs.id AND j.generation = durably_runs.generation AND j.type LIKE 'step:%'
+) THEN 0 ELSE crashes END
+"""
+
 SUSPEND_RUN: LiteralString = f"""
 UPDATE durably_runs
 SET status = CASE WHEN {_HAS_COME} THEN 'pending' ELSE 'waiting' END,
-    wake_at = CASE WHEN {_HAS_COME} THEN NULL ELSE ? END, {NO_LEASE}
+    wake_at = CASE WHEN {_HAS_COME} THEN NULL ELSE ? END, {_CRASHES}, {NO_LEASE}
 WHERE {_FENCE}
 """
 
 RELEASE_RUN: LiteralString = f"""
-UPDATE durably_runs SET status = 'pending', {NO_LEASE} WHERE id = ? AND generation = ? AND status = 'leased'
+UPDATE durably_runs SET status = 'pending', {_CRASHES}, {NO_LEASE} WHERE id = ? AND generation = ? AND status = 'leased'
 """
 
 # The types tell its own entries from the one that another wrote in their place, such as a cancellation.
@@ -105,6 +113,14 @@ ON CONFLICT DO NOTHING
 SELECT_OPEN_SIGNALS: LiteralString = """
 SELECT number, name, payload, created_at FROM durably_signals
 WHERE run_id = ? AND step_name IS NULL ORDER BY number
+"""
+
+COUNT_HOLDERS: LiteralString = """
+WITH RECURSIVE line (id, parent_run_id, concurrency_key) AS (
+    SELECT id, parent_run_id, concurrency_key FROM durably_runs WHERE id = ?
+    UNION SELECT r.id, r.parent_run_id, r.concurrency_key FROM durably_runs r JOIN line ON r.id = line.parent_run_id
+)
+SELECT count(*) FROM line WHERE concurrency_key = ?
 """
 
 SELECT_OUTCOME: LiteralString = "SELECT status, output, error FROM durably_runs WHERE id = ?"
@@ -277,4 +293,11 @@ def child_outcome(run_id: str) -> Operation[ChildOutcome | None]:
         "read",
         lambda results: ChildOutcome(*cast("tuple[Any, ...]", results[0][0])) if results[0] else None,
         (SELECT_OUTCOME, (run_id,)),
+    )
+
+
+def holders_among_ancestors(run_id: str, key: str) -> Operation[int]:
+    """How many of a run, its parent, and so on, have this concurrency key."""
+    return operation(
+        "holders_among_ancestors", "read", lambda results: cast(int, results[0][0][0]), (COUNT_HOLDERS, (run_id, key))
     )

@@ -61,6 +61,7 @@ class Filter(NamedTuple):
     labels: dict[str, str] | None = None
     created_before: int | None = None
     ended_before: int | None = None
+    paused: bool | None = None
     after: str | None = None
     """The id of the last run of the page before."""
 
@@ -116,6 +117,9 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
         # A run was made before it ended.
         conditions.append("r.created_at <= ? AND r.completed_at <= ?")
         params += [which.ended_before, which.ended_before]
+    if which.paused is not None:
+        conditions.append("r.paused = ?")
+        params.append(int(which.paused))
     if which.after is not None:
         conditions.append("r.id < ?" if newest_first else "r.id > ?")
         params.append(which.after)

@@ -70,7 +70,8 @@ _REQUESTED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_i
 
 CANCEL_RUNS: LiteralString = f"""
 UPDATE durably_runs
-SET status = 'cancelled', completed_at = ?, wake_at = NULL, holds_key = 0, blocked = 0, {NO_LEASE}
+SET status = 'cancelled', completed_at = ?, wake_at = NULL, holds_key = 0, blocked = 0,
+    paused = 0, {NO_LEASE}
 WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ?
 """
 

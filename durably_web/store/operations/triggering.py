@@ -46,11 +46,11 @@ _PENDING: LiteralString = f"""
  ORDER BY blocked, priority DESC, run_at, id LIMIT 1)
 """
 
-# Whether a new run of a key and job would stand behind others: those that have begun, or may begin before it.
+# Whether a new run of a key and job would stand behind others: those that have begun, or are to begin before it.
 BLOCKED: LiteralString = f"""
 (? IS NULL AND (SELECT count(*) FROM durably_runs
   WHERE concurrency_key = ? AND job_name = ? AND {ACTIVE} AND blocked = 0
-    AND (holds_key = 1 OR (wake_at IS NULL AND paused = 0))) >= ?)
+    AND (holds_key = 1 OR (wake_at IS NULL AND paused = 0 AND (-priority, run_at) <= (?, ?)))) >= ?)
 """
 
 # The request's id is that of the run it would have made: by it a second send finds this entry.
@@ -101,6 +101,9 @@ SELECT (SELECT id FROM durably_runs WHERE id = ?), {_COALESCED},
        (SELECT seq FROM durably_journal WHERE request_id = ? AND type = 'run:coalesced'),
        (SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?), {_PENDING}
 """
+
+
+SELECT_PENDING: LiteralString = f"SELECT {_PENDING}"
 
 
 class Trigger(NamedTuple):
@@ -159,6 +162,17 @@ def trigger_many(asked: Sequence[Trigger]) -> Operation[list[Triggered]]:
     return operation("trigger_many", "write", decode, *[statement for part in parts for statement in part])
 
 
+def refused_item(asked: Sequence[Trigger], statement_index: int | None) -> int | None:
+    """Which of the runs was refused by that statement of `trigger_many`; `None` when it was not for a pending run."""
+    position = 0
+    for number, one in enumerate(asked):
+        statements = _statements(one, refuse=True)
+        if statement_index is not None and position <= statement_index < position + len(statements):
+            return number if statements[statement_index - position][0] == REFUSE else None
+        position += len(statements)
+    return None
+
+
 def run_values(asked: Trigger) -> tuple[Value, ...]:
     """The first columns of each statement that inserts a run."""
     waits = asked.run_at is not None and asked.run_at > asked.now
@@ -177,7 +191,8 @@ def run_values(asked: Trigger) -> tuple[Value, ...]:
 
 def blocked_values(asked: Trigger) -> tuple[Value, ...]:
     """The parameters of `BLOCKED`."""
-    return run_values(asked)[7], asked.concurrency_key, asked.job_name, asked.per_key
+    line = (-asked.priority, asked.run_at or 0)
+    return run_values(asked)[7], asked.concurrency_key, asked.job_name, *line, asked.per_key
 
 
 def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
@@ -232,3 +247,13 @@ def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     if idempotent is not None:
         return Triggered(idempotent, "idempotent", None)
     return Triggered(pending, None, None)
+
+
+def pending_of(job_name: str, concurrency_key: str) -> Operation[str | None]:
+    """The run of a job and key that is pending and has never begun; the next to begin, if there are several."""
+    return operation(
+        "pending_of",
+        "read",
+        lambda results: cast("str | None", results[0][0][0]),
+        (SELECT_PENDING, (concurrency_key, job_name)),
+    )

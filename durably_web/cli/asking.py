@@ -1,0 +1,41 @@
+"""Asking the engine on an existing database, without executing anything there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from durably_web.cli.database import require_existing
+from durably_web.cli.mistakes import Mistake
+from durably_web.engine import Durably
+from durably_web.records import Run
+
+T = TypeVar("T")
+
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The id of the run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the names that the HTTP interface uses.")]
+
+
+def ask(database: str, question: Callable[[Durably], Awaitable[T]]) -> T:
+    """What the engine answers. Raises `Mistake` when there is no database."""
+
+    async def answer() -> T:
+        durably = Durably(require_existing(database))
+        try:
+            await durably.migrate()
+            return await question(durably)
+        finally:
+            await durably.stop()
+
+    return asyncio.run(answer())
+
+
+async def run_of(durably: Durably, run_id: str) -> Run:
+    """The run. Raises `Mistake`."""
+    run = await durably.get_run(run_id)
+    if run is None:
+        raise Mistake(f"there is no run {run_id}")
+    return run
