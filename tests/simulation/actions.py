@@ -45,7 +45,7 @@ class Actions:
             "trigger": 12, "trigger_many": 1, "cancel": 2, "retry": 3, "retrigger": 1, "fork": 1, "delete": 1,
             "purge": 0.5, "bulk": 0.5, "signal": 4, "pause": 2, "pause_job": 0.5, "pause_worker": 0.5,
             "give_up": 1, "read": 2, "follow": 1, "wait": 2,
-            "begin": 2, "stop": 2, "kill": 2, "sleep": 1, "cut_off": 1, "jump": 2 if clocks_jump else 0,
+            "begin": 2, "stop": 2, "kill": 2, "sleep": 3, "cut_off": 2, "jump": 2 if clocks_jump else 0,
         }  # fmt: skip
         # No two seeds are alike: in some nobody cancels, in others everybody dies.
         return {name: weight * self._draw.choice((0, 1, 1, 1, 3)) if name != "trigger" else weight
@@ -73,7 +73,7 @@ class Actions:
         self._engines.kill(engine)
 
     def _sleep(self, engine: Engine) -> None:
-        self._engines.sleep(engine, self._draw.choice((0.1, 3.0, 50.0)) * self._draw.random())
+        self._engines.sleep(engine, self._draw.choice((0.1, 3.0, 10.0, 50.0)) * self._draw.random())
 
     def _cut_off(self, engine: Engine) -> None:
         self._engines.cut_off(engine, self._draw.choice((0.1, 3.0, 50.0)) * self._draw.random())
@@ -99,7 +99,9 @@ class Actions:
             runs = fitting
         return self._draw.choice(runs) if runs else None
 
-    def _request(self, engine: Engine, what: str, run: RunModel | None, ask: Callable[[str], Awaitable[object]]) -> None:
+    def _request(
+        self, engine: Engine, what: str, run: RunModel | None, ask: Callable[[str], Awaitable[object]]
+    ) -> None:
         if run is None:
             return
         run_id = run.id
@@ -112,7 +114,7 @@ class Actions:
         self._engines.ask(engine, f"{what} of {run_id[-6:]}", asking)
 
     def _program(self) -> dict[str, Any]:
-        return {"program": self._writer.program(self._draw.choice((0, 1, 3, 6, 12)))}
+        return {"program": self._writer.program(self._draw.choice((0, 1, 4, 8, 16)))}
 
     def _options(self) -> dict[str, Any]:
         draw, options = self._draw, dict[str, Any]()
@@ -253,7 +255,9 @@ class Actions:
             ended = self._model.runs[run_id]
             self._ledger.trace.check(run.is_terminal, f"waited for {run}")
             what = {"completed": "run:complete", "failed": "run:fail", "cancelled": "run:cancel"}[run.status]
-            self._ledger.trace.check(ended.seen[what], f"{run_id} ended as {run.status}, without an entry")
+            self._ledger.trace.check(
+                ended.seen[what] or ended.deleted, f"{run_id} ended as {run.status}, without an entry"
+            )
             self._ledger.trace.count("ends waited for")
 
         self._request(engine, "wait", self._some_run("pending", "leased"), ask)
@@ -261,8 +265,12 @@ class Actions:
     def _read(self, engine: Engine) -> None:
         durably = engine.durably
         readings: tuple[Callable[[str], Awaitable[object]], ...] = (
-            durably.get_run, durably.get_steps, durably.get_logs, lambda _: durably.get_runs(limit=5), lambda _: durably.stats(),
-        )  # fmt: skip
+            durably.get_run,
+            durably.get_steps,
+            durably.get_logs,
+            lambda _: durably.get_runs(limit=5),
+            lambda _: durably.stats(),
+        )
         self._request(engine, "read", self._some_run(), self._draw.choice(readings))
 
     def _follow(self, engine: Engine) -> None:

@@ -73,7 +73,7 @@ class Engines:
             "clock": process,
             "worker_id": name,
             "max_concurrent_runs": draw.randrange(1, 6),
-            "polling_interval": draw.choice((0.2, 1.0, 5.0)),
+            "polling_interval": draw.choice((1.0, 5.0, 20.0)),
             "heartbeat_interval": beat,
             "stale_threshold": beat * draw.choice((2.0, 6.0)),
             "random_bytes": draw.randbytes,

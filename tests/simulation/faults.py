@@ -17,11 +17,13 @@ from pkgutil import walk_packages
 import durably_web.store
 from durably_web.backends.sqlite import SqliteExecutor
 from durably_web.errors import StorageFull, StoreBusy, StoreError, StoreUnavailable
-from durably_web.store.batch import Batch, Rows
+from durably_web.store.batch import Batch, Rows, Statement, Value
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.trace import Trace
 
 _ERRORS: tuple[type[StoreError], ...] = (StoreUnavailable, StoreBusy, StorageFull, StoreError)
+
+_CHANGES = Batch("read", (Statement("SELECT total_changes()"),))
 
 
 @dataclass
@@ -67,11 +69,12 @@ class Network:
         self.draw = draw
         self.weather = climate
         self.trace = trace
-        self.writes = 0
+        self.commits = 0
+        self._changes: Value = 0
         # When the last of the batches that are on their way comes in.
         self.last_arrival = 0.0
         self.workers: dict[str, Process] = {}
-        self.on_commit: Callable[[Process, Batch], None] = lambda process, batch: None
+        self.on_commit: Callable[[Process], None] = lambda process: None
         self.database = SqliteExecutor(":memory:")
         self._context = contextvars.copy_context()
 
@@ -92,11 +95,19 @@ class Network:
             self.trace.say(process.name, f"{note}{describe(batch)} → {error!r}")
             raise
         self.trace.count("batches")
-        self.trace.say(process.name, f"{note}{describe(batch)} → {[len(rows) for rows in results]}")
-        if batch.mode == "write":
-            self.writes += 1
-            self.on_commit(process, batch)
+        if self.trace.wanted:
+            self.trace.say(process.name, f"{note}{describe(batch)} → {[len(rows) for rows in results]}")
+        if batch.mode == "write" and self._has_changed():
+            self.commits += 1
+            process.commits += 1
+            self.on_commit(process)
         return results
+
+    def _has_changed(self) -> bool:
+        """Most claims find nothing, and write nothing."""
+        [[(changes,)]] = self.ask(_CHANGES)
+        before, self._changes = self._changes, changes
+        return before != changes
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """In the world outside of all processes."""
@@ -123,7 +134,6 @@ class Link:
         self.direct = direct
         self.cut = False
         self._open = False
-        self._own_writes = 0
 
     async def open(self) -> None:
         self._open = True
@@ -161,7 +171,12 @@ class Link:
 
     def _fate(self) -> str:
         roll, now = self.network.draw.random(), self.network.weather
-        for fate, share in (("before", now.before), ("after", now.after), ("late", now.late_copy), ("twice", now.twice)):
+        for fate, share in (
+            ("before", now.before),
+            ("after", now.after),
+            ("late", now.late_copy),
+            ("twice", now.twice),
+        ):
             if roll < share:
                 return fate
             roll -= share
@@ -177,11 +192,9 @@ class Link:
             network.trace.say(process.name, f"refused: {describe(batch)}")
             raise network.draw.choice(_ERRORS)("refused", code="REFUSED")
         results = network.execute(process, batch)
-        self._own_writes += batch.mode == "write"
         if fate == "twice":
             network.trace.count("batches repeated")
             results = network.execute(process, batch, "again: ")
-            self._own_writes += batch.mode == "write"
         elif fate == "late" and batch.mode == "write":
             network.trace.count("late copies")
             network.send(network.draw.random() * 3.0, lambda: self._copy(batch))
@@ -200,7 +213,7 @@ class Link:
     def version(self) -> int | None:
         if not self._open or not self.network.weather.watched:
             return None
-        return self.network.writes - self._own_writes
+        return self.network.commits - self.process.commits
 
     def announce(self, worker_id: str) -> None:
         self.network.workers[worker_id] = self.process

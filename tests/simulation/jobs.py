@@ -53,10 +53,10 @@ class _Player:
                     values.append("caught")
             case "gather":
                 branches = [self.block(branch) for branch in node["branches"]]
-                found = await asyncio.gather(*branches, return_exceptions=node["exceptions"])
-                values.append(["raised" if isinstance(one, Exception) else one for one in found])
+                found: list[Any] = await asyncio.gather(*branches, return_exceptions=node["exceptions"])
+                values.append(["raised" if isinstance(one, BaseException) else one for one in found])
             case "log":
-                self._step.log.info(f"at {node['say']}")
+                self._step.log.info("at", place=node["say"])
             case "progress":
                 self._step.progress(len(values), message=node["say"])
             case "map":
@@ -125,7 +125,7 @@ class _Player:
                 when = datetime.datetime.fromtimestamp(node["at"] / 1000, datetime.UTC)
                 return step.sleep_until(name, when)
             case "call" | "trigger":
-                start = getattr(step, node["do"])
+                start: Callable[..., Awaitable[Any]] = getattr(step, node["do"])
                 key = self._names.next(name)
                 input = {"program": node["program"], "child of": [self._run, key]}
                 return start(self._registry[node["job"]], input, name=name)

@@ -84,7 +84,8 @@ class Ledger:
     def triggered(self, run_id: str, job: str, key: str | None, disposition: str) -> None:
         self.trace.count(f"triggers acknowledged ({disposition})")
         self.trace.check(run_id in self.model.runs, f"run {run_id} was acknowledged ({disposition}) and is not stored")
-        if key is not None:
+        # One that was coalesced with an earlier run leaves its key unused.
+        if key is not None and disposition != "coalesced":
             first = self.idempotent.setdefault((job, key), run_id)
             same = first == run_id or self.model.runs[first].deleted
             self.trace.check(same, f"key {key!r} gave run {first}, and then {run_id}")

@@ -39,6 +39,7 @@ class Process:
         # Milliseconds by which its wall clock is wrong, and the latest time that it ever showed.
         self.offset = 0
         self.latest = 0
+        self.commits = 0
         self._loop = loop
         self._context = contextvars.copy_context()
         self._context.run(PROCESS.set, self)
@@ -93,8 +94,9 @@ class _Task(asyncio.Task[Any]):
     def __init__(self, coroutine: Any, *, loop: SimulatedLoop, context: contextvars.Context | None = None) -> None:
         # Before the task makes itself known to a set of all tasks.
         self._hash = next(loop.numbers)
-        self.process = (context or contextvars.copy_context()).get(PROCESS)
-        super().__init__(coroutine, loop=loop, context=context)
+        self.context = context or contextvars.copy_context()
+        self.process = self.context.get(PROCESS)
+        super().__init__(coroutine, loop=loop, context=self.context)
         loop.tasks.append(self)
 
     def __hash__(self) -> int:
@@ -138,29 +140,31 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def create_future(self) -> _Future:
         return _Future(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any) -> _Task:
+    def create_task(  # type: ignore[override]
+        self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any
+    ) -> _Task:
         task = _Task(coro, loop=self, context=context)
         if name is not None:
             task.set_name(name)
         return task
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
         if context is None:
             context = contextvars.copy_context()
         handle = Handle(callback, args, self, context)
         self._add(handle, context)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> TimerHandle:
         timer = TimerHandle(when, callback, args, self, context or contextvars.copy_context())
         heapq.heappush(self._timers, (when, next(self.numbers), timer))
         return timer
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> TimerHandle:
         return self.call_at(self._time + delay, callback, *args, context=context)
@@ -217,8 +221,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if self.picks - self._picks_then > _PATIENCE:
             raise Deadlock(f"time has stood still for {_PATIENCE} callbacks; now {handle}")
         self.history = (self.history * 31 + which * 8 + index) & 0xFFFFFFFFFFFFFFFF
-        if not handle._cancelled:  # type: ignore[attr-defined]
-            handle._run()  # type: ignore[attr-defined]
+        if not handle._cancelled:
+            handle._run()
             if self.violation is not None:
                 raise self.violation
 
@@ -227,13 +231,13 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         timers = self._timers
         while timers and timers[0][0] <= self._time:
             _, _, timer = heapq.heappop(timers)
-            if not timer._cancelled:  # type: ignore[attr-defined]
+            if not timer._cancelled:
                 self._add(timer, timer._context)  # type: ignore[attr-defined]
 
     def _skip(self) -> None:
         """Let time pass until the next timer."""
         timers = self._timers
-        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not timers:
             raise Deadlock("nothing is ready, and no timer is set")
@@ -256,7 +260,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 for _ in range(10):
                     # Each time at its next await: it may clean up, but not wait.
                     with contextlib.suppress(BaseException):
-                        coroutine.close()
+                        task.context.run(coroutine.close)
                         break
             elif not task.cancelled():
                 # Seen, whoever should have looked at it.

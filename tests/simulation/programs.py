@@ -27,7 +27,7 @@ class Writer:
         return self._block("", depth)
 
     def _block(self, path: str, depth: int) -> Program:
-        nodes = []
+        nodes: Program = []
         while self._size > 0 and len(nodes) < 6:
             self._size -= 1
             nodes.append(self._node(f"{path}{len(nodes)}", path, depth))
@@ -72,7 +72,7 @@ class Writer:
         if draw.random() < 0.3:
             node["thread"] = True
         elif draw.random() < 0.5:
-            node["seconds"] = draw.choice((0.0, 0.0, 0.01, 0.3, 2.0))
+            node["seconds"] = draw.choice((0.0, 0.01, 0.3, 2.0, 8.0))
         if draw.random() < 0.15:
             # How often it fails in all, in whatever run's attempt; -1 always.
             node["fails"] = draw.choice((1, 1, 2, -1))

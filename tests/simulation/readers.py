@@ -49,8 +49,9 @@ class Readers:
                     if tail.reading != reading:
                         return
                     self._check(event)
-                    self._trace.check(event.seq > tail.position, f"read {event} after {tail.position}")
-                    tail.seen.append(event.seq)
+                    seq = event.seq or 0
+                    self._trace.check(seq > tail.position, f"read {event} after {tail.position}")
+                    tail.seen.append(seq)
             except DurablyError:
                 self._trace.count("readings begun again")
                 await asyncio.sleep(0.2)
@@ -81,7 +82,7 @@ class Readers:
             dense = numbers == list(range(1, len(numbers) + 1))
             self._trace.check(dense or run.deleted, f"followed {run_id} through {numbers}")
             ended = run.seen["run:complete"] + run.seen["run:fail"] + run.seen["run:cancel"]
-            self._trace.check(ended, f"{run_id} was followed to its end, and has none")
+            self._trace.check(ended or run.deleted, f"{run_id} was followed to its end, and has none")
 
         self._engines.ask(engine, f"follow {run_id[-6:]}", following)
 

@@ -46,22 +46,22 @@ class Result(NamedTuple):
     counts: Counter[str]
 
 
-def simulate(seed: int) -> Result:
+def simulate(seed: int, traced: bool = False) -> Result:
     """Play a seed."""
     # What a collection closes late must not happen in the middle of another seed.
     gc.disable()
-    result = Simulation(seed).play()
+    result = Simulation(seed, traced).play()
     gc.enable()
     return result
 
 
 class Simulation:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, traced: bool) -> None:
         self.seed = seed
         self.draw = random.Random(seed)
         draw = self.draw
         self.loop = SimulatedLoop(draw, in_order=draw.choice((1.0, 1.0, 0.5, 0.0)), hurry=draw.choice((0.0, 0.02, 0.1)))
-        self.trace = Trace(self.loop)
+        self.trace = Trace(self.loop, traced)
         self.network = Network(self.loop, draw, weather(draw), self.trace)
         self.clocks_jump = draw.random() < 0.3
         options, limits = _job_options(draw)
@@ -72,9 +72,7 @@ class Simulation:
             self.jobs[name] = make_job(name, self.ledger, self.jobs, given)
         self.engines = Engines(self.loop, draw, self.network, self.trace, list(self.jobs.values()))
         self.readers = Readers(self.engines, self.model, self.trace)
-        self.actions = Actions(
-            self.loop, draw, self.engines, self.ledger, self.readers, self.jobs, self.clocks_jump
-        )
+        self.actions = Actions(self.loop, draw, self.engines, self.ledger, self.readers, self.jobs, self.clocks_jump)
         self.trace.say("seed", f"{seed}: {self.network.weather}, clocks jump: {self.clocks_jump}, jobs: {options}")
 
     def play(self) -> Result:
@@ -108,7 +106,7 @@ class Simulation:
         for _ in range(draw.randrange(1, 4)):
             self.engines.begin()
         pace = draw.choice((0.001, 0.05, 1.0))
-        for _ in range(draw.choice((10, 40, 80))):
+        for _ in range(draw.choice((20, 60, 120))):
             self.actions.act()
             self.readers.attend()
             if draw.random() < 0.6:
@@ -126,7 +124,7 @@ class Simulation:
             engine.link.cut = False
         # What was sent before may still arrive, and take a lease for somebody who is dead.
         await asyncio.sleep(max(0.0, self.network.last_arrival - self.loop.time()) + 0.1)
-        await self._until(lambda: self._answered("init", "stop"), self._unanswered)
+        await self._until(lambda: self._answered(but=("wait", "follow")), self._unanswered)
         # An engine whose start failed is none.
         for engine in self.engines.alive:
             await self._ask(engine, "init again", engine.durably.init)
@@ -152,7 +150,7 @@ class Simulation:
         engine = self.engines.alive[0]
         for one in self.engines.alive:
             one.durably.resume_worker()
-        self.model.paused.clear()
+        self.model.resumed |= self.model.runs.keys() | self.jobs.keys()
         for name in self.jobs:
             await self._ask(engine, f"resume_job {name}", partial(engine.durably.resume_job, name))
             await self._ask(engine, f"resume_runs {name}", partial(engine.durably.resume_runs, job=name))
@@ -170,15 +168,14 @@ class Simulation:
             self.actions.trigger(engine, job, {"program": _PROBE}, options)
         await self._until(self._answered, self._unanswered)
         end = self.loop.time() + PROBE
-        while self.loop.time() < end:
-            await asyncio.sleep(1.0)
-            open_runs = [run for run in self.model.runs.values() if run.status not in TERMINAL]
-            if not open_runs:
-                return
+        while open_runs := [run for run in self.model.runs.values() if run.status not in TERMINAL]:
             for run in open_runs:
                 for name in self.model.open_waits(run):
                     self.actions.signal(engine, run, name)
-        self.trace.fail(f"runs that nobody woke: {[self.model.brief(run) for run in open_runs]}")
+            await asyncio.sleep(1.0)
+            if self.loop.time() > end:
+                break
+        self.trace.check(not open_runs, f"runs that nobody woke: {[self.model.brief(run) for run in open_runs]}")
 
     async def _stop(self) -> None:
         self.readers.attend()
@@ -200,8 +197,8 @@ class Simulation:
                 self.trace.fail(complaint())
             await asyncio.sleep(0.05)
 
-    def _answered(self, *kinds: str) -> bool:
-        return all(one.answered for one in self.engines.requests if not kinds or one.what in kinds)
+    def _answered(self, but: tuple[str, ...] = ()) -> bool:
+        return all(one.answered for one in self.engines.requests if not one.what.startswith(but))
 
     def _unanswered(self) -> str:
         return f"never answered: {[one.what for one in self.engines.requests if not one.answered]}"
@@ -211,7 +208,7 @@ class Simulation:
             self.trace.fail(f"an error that nobody saw: {context.get('message')}: {context.get('exception')!r}")
         for task in self.loop.tasks:
             alive = task.process is None or not task.process.dead
-            if alive and task.done() and task._log_traceback:  # type: ignore[attr-defined]
+            if alive and task.done() and task._log_traceback:
                 self.trace.fail(f"an error that nobody saw: {task.exception()!r} of {task!r}")
 
 

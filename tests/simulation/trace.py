@@ -13,18 +13,18 @@ class Violation(AssertionError):
 
 
 class Trace:
-    """Lines with the time and whose they are. `counts` tells at the end that much has happened."""
+    """Lines with the time and whose they are, if they are wanted. `counts` tells at the end that much has happened."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
+    def __init__(self, loop: SimulatedLoop, wanted: bool) -> None:
         self.lines: list[str] = []
+        self.wanted = wanted
         self.counts: Counter[str] = Counter()
         self._loop = loop
         self._sum = 0
 
     def say(self, who: str, what: str) -> None:
-        line = f"{self._loop.time():10.3f}  {who:<8} {what}"
-        self.lines.append(line)
-        self._sum = zlib.crc32(line.encode(), self._sum)
+        if self.wanted:
+            self.lines.append(f"{self._loop.time():10.3f}  {who:<8} {what}")
 
     def count(self, what: str, number: int = 1) -> None:
         self.counts[what] += number
@@ -39,7 +39,11 @@ class Trace:
         if not condition:
             self.fail(message)
 
+    def stored(self, entry: object) -> None:
+        """Something that goes into the hash."""
+        self._sum = zlib.crc32(repr(entry).encode(), self._sum)
+
     @property
     def hash(self) -> str:
-        """The same in each play of a seed: of all lines, and of every choice of the loop."""
+        """The same in each play of a seed: of all that was stored, and of every choice of the loop."""
         return f"{self._sum:08x}-{self._loop.history:016x}"
