@@ -47,13 +47,12 @@ WHERE id = (
     WHERE concurrency_key = ? AND job_name = ? AND blocked = 1 AND {ACTIVE} AND paused = 0
     ORDER BY priority DESC, run_at, id LIMIT 1
 )
-AND EXISTS (SELECT 1 FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased')
+AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
 """
 
-WAKE_PARENT: LiteralString = """
+WAKE_PARENT: LiteralString = f"""
 UPDATE durably_runs SET status = 'pending', wake_at = NULL
-WHERE id = ? AND status = 'waiting'
-AND EXISTS (SELECT 1 FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased')
+WHERE id = ? AND status = 'waiting' AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
 """
 
 EMPTY_RESULTS: LiteralString = """
@@ -207,11 +206,12 @@ def finish_run(
     is lost.
     """
     statements = _writing(run_id, generation, entries, progress)
+    fence = _fence(run_id, generation, entries)
     if queue is not None:
-        statements.append((UNBLOCK_NEXT, (*queue, run_id, generation)))
+        statements.append((UNBLOCK_NEXT, (*queue, *fence)))
     if parent is not None:
-        statements.append((WAKE_PARENT, (parent, run_id, generation)))
-    statements.append((FINISH_RUN, (status, output, error, now, *_fence(run_id, generation, entries))))
+        statements.append((WAKE_PARENT, (parent, *fence)))
+    statements.append((FINISH_RUN, (status, output, error, now, *fence)))
     if empty_results:
         statements.append((EMPTY_RESULTS, (run_id, run_id, generation)))
     return operation("finish_run", "write", _if_all(entries), *statements, _own_entries(run_id, generation, entries))

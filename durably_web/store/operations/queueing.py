@@ -45,11 +45,11 @@ WHERE id = ? AND {ACTIVE}
   AND NOT EXISTS (SELECT 1 FROM durably_signals s WHERE s.run_id = durably_runs.id AND s.request_id = ?)
 """
 
-# Only while nobody has taken it: a second send wakes nobody in vain.
+# Sent before the signal: a second send wakes nobody in vain.
 WAKE_FOR_SIGNAL: LiteralString = """
 UPDATE durably_runs SET status = 'pending', wake_at = NULL
-WHERE id = ? AND status = 'waiting' AND EXISTS (
-    SELECT 1 FROM durably_signals WHERE run_id = ? AND request_id = ? AND step_name IS NULL)
+WHERE id = ? AND status = 'waiting'
+  AND NOT EXISTS (SELECT 1 FROM durably_signals WHERE run_id = ? AND request_id = ?)
 """
 
 SELECT_SIGNAL_OUTCOME: LiteralString = """
@@ -108,7 +108,7 @@ def signal(run_id: str, name: str, payload: str, request_id: str, now: int) -> O
         "signal",
         "write",
         decode,
-        (INSERT_SIGNAL, (name, payload, now, request_id, run_id, request_id)),
         (WAKE_FOR_SIGNAL, (run_id, run_id, request_id)),
+        (INSERT_SIGNAL, (name, payload, now, request_id, run_id, request_id)),
         (SELECT_SIGNAL_OUTCOME, (run_id, run_id, request_id)),
     )

@@ -24,6 +24,9 @@ _NOT_YET: LiteralString = """
 NOT EXISTS (SELECT 1 FROM durably_journal j WHERE j.request_id = ? AND j.run_id = durably_runs.id)
 """
 
+# A family may have grown when the request comes again.
+_FIRST_SEND: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)"
+
 # The runs that are asked for, and all that they have started, and what those have.
 _WITH_FAMILY: LiteralString = """
 WITH RECURSIVE family (id) AS (
@@ -39,7 +42,7 @@ WHERE n.concurrency_key = c.concurrency_key AND n.job_name = c.job_name AND n.bl
   AND n.status IN ('pending', 'leased', 'waiting') AND n.paused = 0
 """
 
-# These two are sent first, while the runs are not yet cancelled: a second send finds nothing to do.
+# These two are sent first, while the runs are not yet cancelled.
 UNBLOCK_BEHIND: LiteralString = f"""
 {_WITH_FAMILY}
 UPDATE durably_runs SET blocked = 0
@@ -49,6 +52,7 @@ WHERE id IN (
     WHERE c.id IN {_FAMILY} AND c.concurrency_key IS NOT NULL AND c.blocked = 0
       AND c.status IN ('pending', 'leased', 'waiting')
 )
+AND {_FIRST_SEND}
 """
 
 WAKE_PARENTS: LiteralString = f"""
@@ -57,13 +61,14 @@ UPDATE durably_runs SET status = 'pending', wake_at = NULL
 WHERE status = 'waiting' AND id IN (
     SELECT parent_run_id FROM durably_runs WHERE id IN {_FAMILY} AND {ACTIVE} AND parent_run_id IS NOT NULL
 )
+AND {_FIRST_SEND}
 """
 
 INSERT_CANCEL_ENTRIES: LiteralString = f"""
 {_WITH_FAMILY}
 INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
 SELECT id, {NEXT_NUMBER}, generation, 'run:cancel', ?, ? FROM durably_runs
-WHERE id IN {_FAMILY} AND {ACTIVE} AND {_NOT_YET}
+WHERE id IN {_FAMILY} AND {ACTIVE} AND {_FIRST_SEND}
 """
 
 _REQUESTED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_id = ?)"
@@ -170,8 +175,8 @@ def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outco
         "cancel",
         "write",
         _outcome,
-        (UNBLOCK_BEHIND, (asked,)),
-        (WAKE_PARENTS, (asked,)),
+        (UNBLOCK_BEHIND, (asked, request_id)),
+        (WAKE_PARENTS, (asked, request_id)),
         (INSERT_CANCEL_ENTRIES, (asked, now, request_id, request_id)),
         (CANCEL_RUNS, (now, request_id, request_id)),
         (SELECT_CHANGED, (request_id,)),
