@@ -1,6 +1,7 @@
 // The page: starts runs, follows them, and lists them. Everything it shows is read from the database in this browser.
 
 import { createDurably } from "./durably-web/client.js";
+import { allowApprovals, listenToApprovals, refreshApprovals } from "./approval.js";
 import { clockTime, dayAndTime, element, part, plural } from "./elements.js";
 import { reportView } from "./report.js";
 import { STATUS_WORDS, drawRuns, nameOf } from "./runs.js";
@@ -61,6 +62,7 @@ function showStatus(status, { phase = "", error } = {}) {
 
 function allow() {
   /** @type {HTMLButtonElement} */ (part("start")).disabled = !ready;
+  allowApprovals(ready);
   draw();
 }
 
@@ -88,7 +90,8 @@ function complain(error) {
 // Runs
 
 async function refresh() {
-  runs = await durably.getRuns({ limit: MOST_RUNS });
+  await refreshApprovals();
+  runs = await durably.getRuns({ jobName: JOB, limit: MOST_RUNS });
   draw();
   const unfinished = runs.find((run) => run.isActive);
   const current = runs.find((run) => run.id === shown) ?? unfinished ?? runs[0];
@@ -122,8 +125,8 @@ async function show(id) {
   const late = (early ?? []).filter((line) => !known.has(lineKey(line)));
   early = null;
   part("log").replaceChildren(...[...lines, ...late].slice(-MOST_LINES).map(logLine));
-  scrollLog();
   drawRun(run);
+  scrollLog();
   draw();
 }
 
@@ -242,6 +245,8 @@ async function start() {
 
 /** @param {any} event */
 function hear(event) {
+  // A run that was deleted has no job any more.
+  if (event.jobName !== JOB && event.type !== "run:delete") return;
   const run = runs.find((known) => known.id === event.runId);
   if (event.type === "log:write" && event.runId === shown) {
     if (early) early.push(event);
@@ -295,8 +300,9 @@ function listenToForm() {
 listenToForm();
 showStatus("starting");
 try {
-  durably = await createDurably({ jobs: "./jobs.py", database: "demo", onStatus: showStatus });
+  durably = await createDurably({ jobs: ["./jobs.py", "./approval.py"], database: "demo", onStatus: showStatus });
   for (const type of EVENTS) durably.on(type, hear);
+  listenToApprovals(durably);
   // For who opens the console: `await durably.getRuns()`.
   Object.assign(globalThis, { durably });
   if (ready) await refresh();

@@ -158,3 +158,33 @@ def test_nothing_sticks_out(page: Page) -> None:
     for width in (320, 700, 1200):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_an_expense_waits_for_a_person_across_a_reload(page: Page) -> None:
+    def lines() -> list[str | None]:
+        return [line.get_attribute("data-state-of-run") for line in page.get_by_test_id("expense-line").all()]
+
+    for what in ("<b>Telescope", "Umbrella"):
+        page.get_by_test_id("expense-what").fill(what)
+        page.get_by_test_id("ask").click()
+        page.get_by_test_id("expense-line").filter(has_text=what).get_by_text("waits for you").wait_for()
+    filed = page.evaluate("async () => (await durably.getSteps((await durably.getRuns())[1].id))[0].output")
+
+    page.reload()
+    page.wait_for_selector("[data-status=leader][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
+    assert lines() == ["waits for you", "waits for you"]
+    page.get_by_role("button", name="Approve <b>Telescope").click()
+    page.get_by_text("paid once, as P-").wait_for()
+    page.get_by_role("button", name="Reject Umbrella").click()
+    page.get_by_text("nothing was paid").wait_for()
+    assert lines() == ["rejected", "approved"]
+    outputs = [run["output"] for run in page.evaluate("durably.getRuns()")]
+    assert outputs[1]["number"] == filed
+    # An expense is not an import.
+    assert page.get_by_test_id("run-line").count() == 0
+
+    page.get_by_role("button", name="Delete Umbrella").click()
+    page.get_by_test_id("expense-line").filter(has_text="Umbrella").wait_for(state="detached")
+    page.get_by_test_id("expense-what").fill(" ")
+    page.get_by_test_id("ask").click()
+    page.get_by_text("an expense says what it is for").wait_for()
