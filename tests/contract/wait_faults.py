@@ -137,7 +137,7 @@ async def _at_every_batch(backend: Backend, fault: Fault, under: Any = lambda in
     async with World(backend) as world:
         fell = 0
         # Beside the run's own there are the heartbeat's batches, so the last ones may be any.
-        for at in range(1, 45):
+        for at in range(1, 34):
             fell += await _survives(world, fault, at, under)
         assert fell > 20, f"only {fell} batches were met"
 
