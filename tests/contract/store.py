@@ -18,7 +18,7 @@ from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.executors import CountingExecutor, HeldExecutor
 from tests.support.invariants import check_invariants
-from tests.support.store_registry import CODEC, EFFECTS, REGISTRY
+from tests.support.store_registry import CODEC, OTHERS, REGISTRY
 from tests.support.store_scene import (
     NOW,
     TABLES,
@@ -48,6 +48,8 @@ REPEATED = (
     "release_run",
     "open_signals",
     "child_outcome",
+    "holders_among_ancestors",
+    "pending_of",
     "signal",
     "pause",
     "resume",
@@ -65,7 +67,7 @@ REPEATED = (
 
 async def every_operation_is_in_the_registry(backend: Backend) -> None:
     functions = {name for name in operations.__all__ if inspect.isfunction(getattr(operations, name))}
-    assert functions == {*REGISTRY, *EFFECTS}
+    assert functions == {*REGISTRY, *OTHERS}
     for name, ways in REGISTRY.items():
         assert all(way().name == name for way in ways)
 
@@ -184,11 +186,11 @@ async def a_refused_trigger_of_many_stores_none(backend: Backend) -> None:
     executor = await _open(backend)
     await set_scene(executor)
     before = await dump(executor)
-    refused = operations.trigger_many(
-        [trigger("new 1", labels={"a": "b"}), trigger("new 2", key="f", coalesce=None), trigger("new 3")]
-    )
+    asked = [trigger("new 1", labels={"a": "b"}), trigger("new 2", key="f", coalesce=None), trigger("new 3")]
     for _ in range(2):
-        await raised(ConstraintViolated, executor.run(refused.batch))
+        error = await raised(ConstraintViolated, executor.run(operations.trigger_many(asked).batch))
+        assert isinstance(error, ConstraintViolated)
+        assert operations.refused_item(asked, error.statement_index) == 1
         assert await dump(executor) == before
     await executor.close()
 
@@ -242,6 +244,7 @@ _HARMLESS = (
     "SUBQUERY",
     "SCAN jobs",
     "SCAN family",
+    "SCAN line",
     "durably_runs_leased",
     "durably_paused_jobs",
 )

@@ -36,7 +36,15 @@ TOOK = Entry(3, "step:complete", "wait", '"1"', NOW, NOW, operations.take_signal
 CHILD = make_child("leased", 3, "call", trigger("new", "child", labels={"a": "b"}))
 KEYED_CHILD = make_child("leased", 4, "call#2", trigger("new 2", key="k", coalesce=None))
 
-ALL_FILTERS = Filter(["pending", "failed"], "job", {"a": "b"}, NOW + 1, NOW + 1, "z")
+ALL_FILTERS = Filter(
+    ["pending", "failed"],
+    "job",
+    {"a": "b"},
+    created_before=NOW + 1,
+    ended_before=NOW + 1,
+    paused=False,
+    after="z",
+)
 
 
 def _trigger(run_id: str = "new", *args: Any, **options: Any) -> Callable[[], Operation[Any]]:
@@ -180,6 +188,16 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
             for run_id in ("completed", "failed", "child", "none")
         ],
     ],
+    "holders_among_ancestors": [
+        lambda: operations.holders_among_ancestors("grandchild", "k"),
+        lambda: operations.holders_among_ancestors("holder", "k"),
+        lambda: operations.holders_among_ancestors("none", "k"),
+    ],
+    "pending_of": [
+        lambda: operations.pending_of("job", "f"),
+        lambda: operations.pending_of("job", "c"),
+        lambda: operations.pending_of("job", "none"),
+    ],
     "signal": [
         *[
             lambda run_id=run_id: operations.signal(run_id, "go", '{"by":"me"}', "q", NOW)
@@ -234,6 +252,7 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     "get_runs": [
         lambda: operations.get_runs(Filter(), CODEC),
         lambda: operations.get_runs(ALL_FILTERS, CODEC, 2, 0),
+        lambda: operations.get_runs(Filter(paused=True), CODEC),
     ],
     "find_runs": [lambda: operations.find_runs(Filter(), 10), lambda: operations.find_runs(ALL_FILTERS, 3)],
     "get_steps": [lambda: operations.get_steps("completed", CODEC), lambda: operations.get_steps("none", CODEC)],
@@ -247,5 +266,5 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
 }
 """What `durably_web.store.operations` exports, by name."""
 
-EFFECTS = ("take_signal", "create_child")
-"""What it exports that is no operation, and comes with an entry."""
+OTHERS = ("take_signal", "create_child", "refused_item")
+"""What it exports that is no operation: effects, which come with an entry, and the reading of an error."""
