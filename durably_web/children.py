@@ -106,6 +106,7 @@ async def _start(
         run_at=child.run_at,
         concurrency_key=child.concurrency_key,
         per_key=child.job.options.max_concurrent_per_key,
+        origin=execution.environment.origin(),
     )
 
     def effects(number: int) -> tuple[Any, ...]:

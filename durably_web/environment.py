@@ -24,14 +24,16 @@ class Hooks:
     """What somebody wants to be around executions; `None` costs nothing.
 
     `around_run` is awaited in the place of `Execution.run`, and awaits that; it is called once for each lease.
-    `around_step` is entered for each call of a step's function.
+    `around_step` is entered for each call of a step's function. `at_trigger` is asked where a run is asked for, and
+    what it gives is the `data` of the run's first journal entry.
     """
 
-    __slots__ = ("around_run", "around_step")
+    __slots__ = ("around_run", "around_step", "at_trigger")
 
     def __init__(self) -> None:
         self.around_run: Callable[[Execution], Coroutine[Any, Any, object]] | None = None
         self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
+        self.at_trigger: Callable[[], str | None] | None = None
 
 
 class Environment(NamedTuple):
@@ -48,6 +50,10 @@ class Environment(NamedTuple):
     polling_interval: float
     preserve_steps: bool
     hooks: Hooks
+
+    def origin(self) -> str | None:
+        """What is to be kept with a run that is asked for now."""
+        return None if self.hooks.at_trigger is None else self.hooks.at_trigger()
 
     async def tell_of_trigger(self, run_id: str) -> None:
         """Tell those who listen in this process of a run that was just stored."""

@@ -163,23 +163,18 @@ class Execution:
         return name if count == 1 else f"{name}#{count}"
 
     def step(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        retry: Retry | None = None,
-        timeout: float | None = None,
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
     ) -> Coroutine[Any, Any, Any]:
-        """The coroutine of a step. Its occurrence is counted now."""
-        return self.step_of(self.key(name), fn, args, retry, timeout)
+        """The coroutine of a step, `policies` being its retry and its time-out. Its occurrence is counted now."""
+        return self.step_of(self.key(name), fn, args, *policies)
 
     def step_of(
         self,
         key: str,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
-        retry: Retry | None,
-        timeout: float | None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """The same for a key that has been counted."""
         stored = self.history.outcomes.get(key)

@@ -14,9 +14,9 @@ it, with `durably.step`, `durably.attempt` and `durably.status`. It is current w
 so the spans of other libraries nest below.
 
 A run belongs to the trace of whoever triggered it: its spans are children of the span that was current at `trigger`,
-those of a child run are below its parent's. A run that waits has a span for each time it is taken up, and each links
-to the one before. Both are known only in the process that triggered the run, or executed it before: elsewhere, and
-after a restart, a run's span begins a trace of its own; its `durably.run_id` is the same.
+those of a child run are below its parent's. That is stored with the run, and holds for every worker that is
+instrumented. A run that waits has a span for each time it is taken up, and each links to the one before that was in
+the same process.
 
 Metrics. Counters `durably.runs` (`durably.job`, `durably.status`: how runs ended) and `durably.steps` (`durably.job`,
 `durably.outcome`: `completed`, `failed`, `retried`; sleeps, waits and children are steps too); histograms, in seconds,
@@ -28,6 +28,7 @@ and `durably.runs.active`, the runs that this process executes right now.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, LiteralString, TypeVar, cast
 try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
     raise ImportError("telemetry needs OpenTelemetry: pip install 'durably-web[otel]'") from error
 
@@ -52,13 +54,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SELECT_DUE: LiteralString = "SELECT created_at, run_at FROM durably_runs WHERE id = ?"
+# What the hook `at_trigger` gave is the data of a run's first entry.
+SELECT_ORIGIN: LiteralString = """
+SELECT r.created_at, r.run_at, j.data FROM durably_runs r JOIN durably_journal j ON j.run_id = r.id AND j.number = 1
+WHERE r.id = ?
+"""
 
 # Seconds. From a step that only reckons to a run that waited for a day.
 _BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
 
 # Of so many runs it is remembered where their spans belong.
 _REMEMBERED = 10_000
+
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 _OUTCOMES = {"step:complete": "completed", "step:fail": "failed", "step:retry": "retried"}
 _ENDS = {"run:complete": "completed", "run:fail": "failed", "run:cancel": "cancelled"}
@@ -82,8 +90,8 @@ def instrument(
         metrics.get_meter("durably_web", __version__, meter_provider),
     )
     hooks.around_run, hooks.around_step = telemetry.around_run, telemetry.around_step
+    hooks.at_trigger = telemetry.at_trigger
     leaving = [
-        durably.on("run:trigger", telemetry.triggered),
         *[durably.on(type_, telemetry.ended) for type_ in _ENDS],
         *[durably.on(type_, telemetry.interrupted) for type_ in ("run:waiting", "run:retry")],
         *[durably.on(type_, telemetry.step_stored) for type_ in _OUTCOMES],
@@ -92,7 +100,7 @@ def instrument(
     def uninstrument() -> None:
         # Once: somebody may have instrumented it anew.
         if leaving:
-            hooks.around_run = hooks.around_step = None
+            hooks.around_run = hooks.around_step = hooks.at_trigger = None
         while leaving:
             leaving.pop()()
 
@@ -114,8 +122,8 @@ class _Telemetry:
         self._store = durably._environment.store
         self._clock = durably._environment.clock
         self._tracer = tracer
-        # By run: the span that it was triggered in, and that of its last execution.
-        self._triggers: _Recent[trace.Span] = _Recent()
+        # By run: where its spans belong, and the span of its last execution.
+        self._parents: _Recent[Context] = _Recent()
         self._previous: _Recent[trace.SpanContext] = _Recent()
         self._executing: dict[str, trace.Span] = {}
         self._statuses: dict[str, str] = {}
@@ -130,9 +138,9 @@ class _Telemetry:
 
     async def around_run(self, execution: Execution) -> None:
         lease = execution.lease
-        if lease.attempt == 1:
+        if lease.run_id not in self._parents:
             try:
-                await self._record_wait(lease)
+                await self._read_origin(lease)
             except asyncio.CancelledError:
                 # Nobody else would give the lease back.
                 execution.end(RunSuspended())
@@ -150,7 +158,7 @@ class _Telemetry:
             span.set_attribute("durably.status", status)
             if ending == "completed":
                 # No other execution will ask for them.
-                self._triggers.pop(lease.run_id, None)
+                self._parents.pop(lease.run_id, None)
                 self._previous.pop(lease.run_id, None)
         except Exception as error:
             _fail(span, error)
@@ -184,13 +192,12 @@ class _Telemetry:
             span.set_attribute("durably.status", status)
             span.end()
 
-    # -- listeners ---------------------------------------------------------------------------------------
+    def at_trigger(self) -> str | None:
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier)
+        return json.dumps(carrier) if carrier else None
 
-    def triggered(self, event: Event) -> None:
-        # Told where it was triggered, so the caller's span is current here.
-        span = trace.get_current_span()
-        if event.run_id is not None and span.get_span_context().is_valid:
-            self._triggers[event.run_id] = trace.NonRecordingSpan(span.get_span_context())
+    # -- listeners ---------------------------------------------------------------------------------------
 
     def ended(self, event: Event) -> None:
         attributes = {"durably.job": event.job_name or "", "durably.status": _ENDS[event.type]}
@@ -210,12 +217,11 @@ class _Telemetry:
     # -- inside ------------------------------------------------------------------------------------------
 
     def _start_run(self, lease: Lease, job: dict[str, str]) -> trace.Span:
-        # Never below whatever was current when the worker was started.
-        parent = self._triggers.get(lease.run_id)
         previous = self._previous.get(lease.run_id)
         return self._tracer.start_span(
             f"durably.run {lease.job_name}",
-            context=Context() if parent is None else trace.set_span_in_context(parent, Context()),
+            # Never below whatever was current when the worker was started.
+            context=self._parents.get(lease.run_id, Context()),
             kind=trace.SpanKind.CONSUMER,
             attributes={
                 **{f"durably.label.{key}": value for key, value in lease.labels.items()},
@@ -238,23 +244,29 @@ class _Telemetry:
             span.set_attribute("error.type", kind)
             span.set_status(trace.StatusCode.ERROR, event.error)
 
-    async def _record_wait(self, lease: Lease) -> None:
+    async def _read_origin(self, lease: Lease) -> None:
         try:
-            due = await self._store.read(_due(lease.run_id))
+            found = await self._store.read(_origin(lease.run_id))
         except StoreError:
-            # A figure less; the run itself will find out whether it can be executed.
+            # A figure less, and a trace of its own; the run itself will find out whether it can be executed.
             return
-        if due is not None:
+        if found is None:
+            return
+        due, carrier = found
+        self._parents[lease.run_id] = _PROPAGATOR.extract(carrier, Context())
+        if lease.attempt == 1:
             self._run_wait.record(max(0, lease.started_at - due) / 1000, {"durably.job": lease.job_name})
 
 
-def _due(run_id: str) -> Operation[int | None]:
-    """When a run could begin, in milliseconds; `None` when it is gone."""
+def _origin(run_id: str) -> Operation[tuple[int, dict[str, str]] | None]:
+    """When a run could begin, in milliseconds, and what `at_trigger` gave; `None` when it is gone."""
 
-    def decode(results: list[Rows]) -> int | None:
-        return max(cast("tuple[int, int]", results[0][0])) if results[0] else None
+    def decode(results: list[Rows]) -> tuple[int, dict[str, str]] | None:
+        for created_at, run_at, data in cast("list[tuple[int, int, str | None]]", results[0]):
+            return max(created_at, run_at), json.loads(data) if data is not None else {}
+        return None
 
-    return operation("due", "read", decode, (SELECT_DUE, (run_id,)))
+    return operation("origin", "read", decode, (SELECT_ORIGIN, (run_id,)))
 
 
 @contextmanager

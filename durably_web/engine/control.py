@@ -59,8 +59,8 @@ class Control(Triggering):
 
         Raises `NotFound`, or `Conflict` for a run that is not terminal.
         """
-        new_id = self._make_id()
-        copied = await self._store.write(operations.retrigger(new_id, run_id, self._clock.now()))
+        new_id, origin = self._make_id(), self._environment.origin()
+        copied = await self._store.write(operations.retrigger(new_id, run_id, self._clock.now(), origin))
         if copied.seq is None and copied.status is not None:
             raise Conflict(f"run {run_id} is {copied.status}, so it cannot be retriggered")
         return await self._handle_of(new_id, run_id, copied)
@@ -72,8 +72,8 @@ class Control(Triggering):
         entry of `from_step` (`"save#2"`), which is then executed again with all that follows. Raises `NotFound` for no
         such run, or no such step in it.
         """
-        new_id = self._make_id()
-        copied = await self._store.write(operations.fork(new_id, run_id, from_step, self._clock.now()))
+        new_id, origin = self._make_id(), self._environment.origin()
+        copied = await self._store.write(operations.fork(new_id, run_id, from_step, self._clock.now(), origin))
         if copied.seq is None and copied.status is not None:
             raise NotFound(f"run {run_id} has no step {from_step!r}")
         return await self._handle_of(new_id, run_id, copied)

@@ -26,6 +26,7 @@ from durably_web.retry import Debounce
 from durably_web.store import operations
 from durably_web.store.changes import RUNNABLE
 from durably_web.store.operations import Coalesce, Trigger, Triggered
+from durably_web.store.operations.triggering import refused_item
 from durably_web.store.rows import entry_event
 from durably_web.waits import WAITS
 
@@ -129,7 +130,7 @@ class Triggering(Reading):
         try:
             triggered = await self._store.write(operations.trigger_many(asked))
         except ConstraintViolated as error:
-            refused = operations.refused_item(asked, error.statement_index)
+            refused = refused_item(asked, error.statement_index)
             if refused is None:
                 raise
             key = cast(str, asked[refused].concurrency_key)
@@ -208,6 +209,8 @@ class Triggering(Reading):
         if priority != 0 or type(priority) is not int:
             check_priority(priority)
         asked = Trigger(self._make_id(), job.name, text, checked, now, idempotency_key, priority, moment)
+        if (origin := self._environment.origin()) is not None:
+            asked = asked._replace(origin=origin)
         if concurrency_key is None:
             for name, value in (("coalesce", coalesce), ("debounce", debounce)):
                 if value is not None:

@@ -25,7 +25,7 @@ from durably_web.jobs import Job, job
 from durably_web.retry import Retry
 from durably_web.steps import Step
 from durably_web.store.batch import Batch, Rows
-from durably_web.telemetry import SELECT_DUE, instrument
+from durably_web.telemetry import SELECT_ORIGIN, instrument
 from tests.support.backends import SqliteMemory
 from tests.support.executors import Wrapper
 from tests.support.scenes import LONG, Flaky, becomes, move
@@ -256,6 +256,49 @@ async def test_without_a_span_around_the_trigger_each_execution_is_a_trace(world
     assert [link.context for link in second.links] == [context_of(first)]
 
 
+async def test_the_trace_of_a_run_is_known_after_a_restart(world: World, collected: Collected) -> None:
+    @job
+    async def child(step: Step, input: dict[str, Any]) -> None: ...
+
+    @job
+    async def sleeping(step: Step, input: dict[str, Any]) -> None:
+        await step.sleep("nap", 60)
+        await step.call(child)
+
+    first = await instrumented(world, collected, sleeping, child)
+    with collected.tracer.start_as_current_span("request"):
+        handle = await first.trigger(sleeping)
+        later = await first.trigger(sleeping, delay=60)
+    await becomes(first, handle.id, "waiting")
+    await world.crash(first)
+    second = await instrumented(world, collected, sleeping, child)
+    await move(world, 60)
+    await bounded(second.output_of(handle.id, sleeping))
+    await move(world, 60)
+    await bounded(second.output_of(later.id, sleeping))
+    request = collected.span("request")
+    found = collected.spans("durably.run sleeping")
+    assert {attributes(span)["durably.run_id"] for span in found} == {handle.id, later.id}
+    assert all(is_below(span, request) for span in found)
+    assert all(any(is_below(span, parent) for parent in found) for span in collected.spans("durably.run child"))
+
+
+async def test_a_run_like_another_belongs_to_who_asks_for_it(world: World, collected: Collected) -> None:
+    @job
+    async def plain(step: Step, input: dict[str, Any]) -> None: ...
+
+    durably = await instrumented(world, collected, plain)
+    handle = await durably.trigger(plain)
+    await bounded(handle.result())
+    for ask in (durably.retrigger, durably.fork):
+        with collected.tracer.start_as_current_span(ask.__name__):
+            other = await ask(handle.id)
+        await bounded(other.result())
+    first, second, third = collected.spans("durably.run plain")
+    assert first.parent is None
+    assert is_below(second, collected.span("retrigger")) and is_below(third, collected.span("fork"))
+
+
 async def test_a_child_is_below_its_parent(world: World, collected: Collected) -> None:
     @job
     async def child(step: Step, input: dict[str, Any]) -> str:
@@ -457,7 +500,7 @@ async def test_the_duration_of_a_failed_step_names_the_error(world: World, colle
 async def test_a_database_in_trouble_costs_a_figure_and_no_run(world: World, collected: Collected) -> None:
     class Troubled(Wrapper):
         async def run(self, batch: Batch) -> list[Rows]:
-            if any(statement.sql == SELECT_DUE for statement in batch.statements):
+            if any(statement.sql == SELECT_ORIGIN for statement in batch.statements):
                 raise StoreUnavailable("not now")
             return await super().run(batch)
 
@@ -478,7 +521,7 @@ async def test_a_task_that_is_cancelled_before_its_run_begins_gives_the_lease_ba
 
     class Slow(Wrapper):
         async def run(self, batch: Batch) -> list[Rows]:
-            if any(statement.sql == SELECT_DUE for statement in batch.statements):
+            if any(statement.sql == SELECT_ORIGIN for statement in batch.statements):
                 await gate.wait(None)
             return await super().run(batch)
 
@@ -497,6 +540,7 @@ async def test_a_task_that_is_cancelled_before_its_run_begins_gives_the_lease_ba
     task.cancel()
     await becomes(durably, handle.id, "pending")
     assert not called
+    gate.open()
     durably.resume_worker()
     await bounded(handle.result())
     assert called == [2]
@@ -558,7 +602,8 @@ async def test_without_telemetry_nobody_listens(world: World) -> None:
 
 def assert_bare(durably: Durably) -> None:
     environment = durably._environment
-    assert environment.hooks.around_run is None is environment.hooks.around_step
+    hooks = environment.hooks
+    assert [getattr(hooks, name) for name in type(hooks).__slots__] == [None] * 3
     assert not any(environment.emitter._listeners.values())
 
 

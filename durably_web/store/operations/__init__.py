@@ -49,7 +49,6 @@ from durably_web.store.operations.triggering import (
     Trigger,
     Triggered,
     pending_of,
-    refused_item,
     trigger,
     trigger_many,
 )
@@ -92,7 +91,6 @@ __all__ = [
     "pause_job",
     "pending_of",
     "read_events",
-    "refused_item",
     "release_run",
     "renew_leases",
     "resume",

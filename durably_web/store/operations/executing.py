@@ -154,7 +154,7 @@ def create_child(run_id: str, generation: int, number: int, step_name: str, chil
     return (
         (INSERT_CHILD, (*values, run_id, number, generation, step_name)),
         *labels,
-        (INSERT_TRIGGER_ENTRY, (child.run_id,)),
+        (INSERT_TRIGGER_ENTRY, (child.origin, child.run_id)),
     )
 
 

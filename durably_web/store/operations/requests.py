@@ -230,7 +230,7 @@ def _copied(results: list[Rows]) -> Copied:
     return Copied(cast(int, entry[0][0]) if entry else None, cast("Status | None", status[0][0]) if status else None)
 
 
-def retrigger(run_id: str, source_id: str, now: int) -> Operation[Copied]:
+def retrigger(run_id: str, source_id: str, now: int, origin: str | None = None) -> Operation[Copied]:
     """Store a new run with the input, labels, key and priority of a terminal one."""
     return operation(
         "retrigger",
@@ -238,12 +238,12 @@ def retrigger(run_id: str, source_id: str, now: int) -> Operation[Copied]:
         _copied,
         (INSERT_RUN_LIKE, (run_id, now, source_id)),
         (INSERT_LABELS, (run_id,)),
-        (INSERT_TRIGGER_ENTRY, (run_id,)),
+        (INSERT_TRIGGER_ENTRY, (origin, run_id)),
         (SELECT_STATUS, (source_id,)),
     )
 
 
-def fork(run_id: str, source_id: str, from_step: str | None, now: int) -> Operation[Copied]:
+def fork(run_id: str, source_id: str, from_step: str | None, now: int, origin: str | None = None) -> Operation[Copied]:
     """Store a new run like another, with the results that it had before the first entry of `from_step`."""
     return operation(
         "fork",
@@ -251,7 +251,7 @@ def fork(run_id: str, source_id: str, from_step: str | None, now: int) -> Operat
         _copied,
         (INSERT_FORK, (run_id, now, source_id, from_step, from_step)),
         (INSERT_LABELS, (run_id,)),
-        (INSERT_TRIGGER_ENTRY, (run_id,)),
+        (INSERT_TRIGGER_ENTRY, (origin, run_id)),
         (COPY_RESULTS, (run_id, source_id, source_id, from_step, run_id)),
         (SELECT_STATUS, (source_id,)),
     )

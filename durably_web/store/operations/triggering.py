@@ -29,8 +29,8 @@ ON CONFLICT DO NOTHING
 
 # Gives its seq on every send, and no row when there is no such run.
 INSERT_TRIGGER_ENTRY: LiteralString = """
-INSERT INTO durably_journal (run_id, number, generation, type, created_at)
-SELECT id, 1, 0, 'run:trigger', created_at FROM durably_runs WHERE id = ?
+INSERT INTO durably_journal (run_id, number, generation, type, data, created_at)
+SELECT id, 1, 0, 'run:trigger', ?, created_at FROM durably_runs WHERE id = ?
 ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
 """
@@ -110,7 +110,7 @@ class Trigger(NamedTuple):
     """A run that is asked for. Instants and durations are milliseconds.
 
     `run_at` is set when it is not due at once. With `debounce`, a run that is found pending is put off to `run_at`,
-    and at most by `longest_wait` from its own beginning.
+    and at most by `longest_wait` from its own beginning. `origin` is kept with the run, for whoever gave it.
     """
 
     run_id: str
@@ -126,6 +126,7 @@ class Trigger(NamedTuple):
     coalesce: Coalesce | None = None
     debounce: bool = False
     longest_wait: int | None = None
+    origin: str | None = None
 
 
 class Triggered(NamedTuple):
@@ -203,7 +204,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
         inserting = [(INSERT_RUN, run_values(asked))]
     if asked.labels:
         inserting.append((INSERT_LABELS, (run_id,)))
-    inserting.append((INSERT_TRIGGER_ENTRY, (run_id,)))
+    inserting.append((INSERT_TRIGGER_ENTRY, (asked.origin, run_id)))
     pending = (asked.concurrency_key, asked.job_name)
     if asked.concurrency_key is not None:
         inserting.append((SELECT_KEYED_OUTCOME, (run_id, run_id, run_id, asked.job_name, key, *pending)))
