@@ -83,6 +83,10 @@ js: $(NPM)/.installed
 test: setup chromium lint types js pyodide-dist ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: simulate
+simulate: $(VENV)/.installed ## Simulate engines in trouble: SEEDS=1000 many (FIRST=0), or SEED=123 one with its trace
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
+
 # --- How fast? -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench

@@ -211,7 +211,10 @@ class Model:
     def _check_trigger(self, run: RunModel, entry: Entry) -> None:
         check = self.trace.check
         parent, child_of = run.row.get("parent_run_id"), json.loads(str(run.row["input"])).get("child of")
+        if run.row["forked_from"] is not None:
+            self.trace.count("runs forked")
         if parent is not None:
+            self.trace.count("children started")
             self.children[tuple(child_of)] += 1
             check(parent == child_of[0], f"{child_of} started a child of {parent!r}")
             # A failure of the child does not count any more once its parent is retried.
