@@ -73,15 +73,19 @@ async def test_nor_does_the_end_of_a_child(durably: Durably, clock: ManualClock)
     assert called == ["parent"]
 
 
-async def test_a_run_that_is_put_off_lets_the_others_of_its_key_pass(durably: Durably, clock: ManualClock) -> None:
-    """flow-control.md: of the runs that may begin, the one that was due first."""
+@pytest.mark.parametrize("priority", [0, -1])
+async def test_a_run_that_is_put_off_lets_the_others_of_its_key_pass(
+    durably: Durably, clock: ManualClock, priority: int
+) -> None:
+    """flow-control.md: a burst moves the run that it made, no other one; and of the runs that may begin one does."""
     quiet = Debounce(10)
     await durably.pause_job(keyed)
-    await durably.trigger(keyed, {"name": "first"}, concurrency_key="key", debounce=quiet)
+    burst = await durably.trigger(keyed, {"name": "first"}, concurrency_key="key", debounce=quiet)
     clock.advance(11)
     await durably.process_until_idle()
-    await durably.trigger(keyed, {"name": "queued"}, concurrency_key="key", coalesce="queue")
-    await durably.trigger(keyed, {"name": "put off"}, concurrency_key="key", debounce=quiet)
+    await durably.trigger(keyed, {"name": "queued"}, concurrency_key="key", coalesce="queue", priority=priority)
+    again = await durably.trigger(keyed, {"name": "put off"}, concurrency_key="key", debounce=quiet)
+    assert again.id == burst.id
     await durably.resume_job(keyed)
     await durably.process_until_idle()
     assert called == ["queued"]
