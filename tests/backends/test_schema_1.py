@@ -13,10 +13,11 @@ import pytest
 
 from durably_web.clock import ManualClock
 from durably_web.errors import RunFailed
-from durably_web.jobs import job
+from durably_web.jobs import Job, Options, job
 from durably_web.steps import Step
 from durably_web.store import migrations, operations
 from durably_web.store.operations import schema
+from durably_web.store.store import Store
 from tests.support.backends import SqliteFile
 from tests.support.world import World, bounded, raised
 
@@ -115,6 +116,13 @@ def _world(backend: SqliteFile) -> World:
     return world
 
 
+async def _migrate(backend: SqliteFile) -> None:
+    executor = backend.connect()
+    await executor.open()
+    await Store(executor, ManualClock(LATER)).migrate()
+    await executor.close()
+
+
 def _rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """All that schema 1 has a place for, by table."""
     columns = {
@@ -145,13 +153,12 @@ def _schema(path: Path) -> list[tuple[Any, ...]]:
 async def test_its_rows_are_as_they_were_and_its_schema_is_that_of_a_fresh_one(old: SqliteFile, tmp_path: Path) -> None:
     before = _rows(old.path)
     assert len(before["durably_runs"]) == len(RUNS)
-    async with _world(old) as world:
-        await world.engine(*JOBS)
-        assert _rows(old.path) == before
-        (tmp_path / "fresh").mkdir()
-        fresh = SqliteFile(tmp_path / "fresh")
-        await World(fresh).engine()
-        assert _schema(old.path) == _schema(fresh.path)
+    (tmp_path / "fresh").mkdir()
+    fresh = SqliteFile(tmp_path / "fresh")
+    for backend in (old, fresh):
+        await _migrate(backend)
+    assert _rows(old.path) == before
+    assert _schema(old.path) == _schema(fresh.path)
 
 
 async def test_every_run_in_flight_comes_to_its_end(old: SqliteFile) -> None:
@@ -226,6 +233,16 @@ async def test_what_had_ended_can_be_read_and_used(old: SqliteFile) -> None:
         await durably.delete_run(RUNS["completed"])
 
 
+async def test_the_time_of_a_run_that_was_retried_begins_with_its_retry(old: SqliteFile) -> None:
+    """As for one that is retried now: not with its first claim, which was more than a minute ago."""
+    allowed.add("the order")
+    timed = Job(strict.fn, "strict", Options(timeout=60))
+    async with _world(old) as world:
+        durably = await world.started(report, cautious, timed, quick)
+        run = await bounded(durably.wait_for_run(RUNS["retried"]))
+        assert (run.status, run.error) == ("completed", None)
+
+
 async def test_a_migration_that_breaks_off_leaves_it_as_it_was(old: SqliteFile) -> None:
     """At each of its statements, and then the whole of it goes through."""
     rows, before = _rows(old.path), _schema(old.path)
@@ -240,10 +257,9 @@ async def test_a_migration_that_breaks_off_leaves_it_as_it_was(old: SqliteFile) 
         connection.close()
         assert (_rows(old.path), _schema(old.path)) == (rows, before)
         assert _version(old.path) == 1
-    async with _world(old) as world:
-        await world.engine(*JOBS)
-        assert _rows(old.path) == rows
-        assert _version(old.path) == migrations.LATEST
+    await _migrate(old)
+    assert _rows(old.path) == rows
+    assert _version(old.path) == migrations.LATEST
 
 
 def _version(path: Path) -> int:

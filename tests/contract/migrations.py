@@ -157,7 +157,7 @@ async def a_migration_that_fails_leaves_the_version_before(backend: Backend) -> 
         # New columns come to the end of a row; what it had stays as it was.
         for old, new in zip(rows, await _rows(executor), strict=False):
             assert [row[: len(before)] for row, before in zip(new, old, strict=True)] == old
-        await check_invariants(executor)
+    await check_invariants(executor)
     faults: tuple[Fault, ...] = ("before", "after")
     for fault in faults:
         for at in range(1, 4 + migrations.LATEST):

@@ -18,7 +18,7 @@ from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.executors import CountingExecutor, HeldExecutor
 from tests.support.invariants import check_invariants
-from tests.support.store_registry import CODEC, OTHERS, REGISTRY
+from tests.support.store_registry import CODEC, REGISTRY
 from tests.support.store_scene import (
     NOW,
     TABLES,
@@ -66,8 +66,13 @@ REPEATED = (
 
 
 async def every_operation_is_in_the_registry(backend: Backend) -> None:
-    functions = {name for name in operations.__all__ if inspect.isfunction(getattr(operations, name))}
-    assert functions == {*REGISTRY, *OTHERS}
+    functions = {name: getattr(operations, name) for name in operations.__all__}
+    found = {
+        name
+        for name, function in functions.items()
+        if inspect.isfunction(function) and "Operation[" in str(function.__annotations__.get("return"))
+    }
+    assert found == set(REGISTRY)
     for name, ways in REGISTRY.items():
         assert all(way().name == name for way in ways)
 
@@ -188,9 +193,7 @@ async def a_refused_trigger_of_many_stores_none(backend: Backend) -> None:
     before = await dump(executor)
     asked = [trigger("new 1", labels={"a": "b"}), trigger("new 2", key="f", coalesce=None), trigger("new 3")]
     for _ in range(2):
-        error = await raised(ConstraintViolated, executor.run(operations.trigger_many(asked).batch))
-        assert isinstance(error, ConstraintViolated)
-        assert operations.refused_item(asked, error.statement_index) == 1
+        await raised(ConstraintViolated, executor.run(operations.trigger_many(asked).batch))
         assert await dump(executor) == before
     await executor.close()
 

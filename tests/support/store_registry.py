@@ -265,6 +265,3 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     "stats": [operations.stats],
 }
 """What `durably_web.store.operations` exports, by name."""
-
-OTHERS = ("take_signal", "create_child", "refused_item")
-"""What it exports that is no operation: effects, which come with an entry, and the reading of an error."""
