@@ -74,6 +74,8 @@ class Network:
         # When the last of the batches that are on their way comes in.
         self.last_arrival = 0.0
         self.workers: dict[str, Process] = {}
+        # A copy that comes after its run was deleted would make it again: nobody promises otherwise.
+        self.is_deleted: Callable[[object], bool] = lambda param: False
         self.on_commit: Callable[[Process], None] = lambda process: None
         self.database = SqliteExecutor(":memory:")
         self._context = contextvars.copy_context()
@@ -205,6 +207,8 @@ class Link:
         return results
 
     def _copy(self, batch: Batch) -> None:
+        if any(self.network.is_deleted(param) for _, params in batch.statements for param in params):
+            return
         try:
             self.network.execute(self.process, batch, "late copy: ")
         except StoreError:

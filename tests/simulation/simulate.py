@@ -92,6 +92,7 @@ class Simulation:
         await self.network.database.open()
         await self.engines.add().durably.migrate()
         self.network.on_commit = self.model.on_commit
+        self.network.is_deleted = lambda param: param in self.model.runs and self.model.runs[str(param)].deleted
         self.network.weather = stormy
         await self._storm()
         await self._calm()
