@@ -16,6 +16,7 @@ from durably_web.cli.asking import Json, RunId, ask, run_of
 from durably_web.cli.choosing import JobName, Labels, Statuses, choice
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text
+from durably_web.cli.tail import tail
 from durably_web.cli.times import readable, relative, until, when
 from durably_web.engine import Durably
 from durably_web.records import Instant, Progress, Run, StepRecord
@@ -103,7 +104,7 @@ def logs(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) 
         print(f"{when(entry.created_at)} {entry.level:<7} {entry.message}{data}")
 
 
-for command in COMMANDS:
+for command in (tail, *COMMANDS):
     app.command()(command)
 
 

@@ -83,6 +83,16 @@ def test_an_approval(command_line: CommandLine) -> None:
     assert child["parentRunId"] == run_id
     assert run_id in command_line.run("runs", "show", child["id"]).stdout
 
+    lines = [line.split("  ", 1)[1] for line in command_line.run("runs", "tail", run_id).stdout.splitlines()]
+    assert lines[0].split() == ["run:trigger"] and lines[-1].split()[0] == "run:complete"
+    assert any(
+        line.startswith("step:retry     check  ConnectionError: the server did not answer  until ") for line in lines
+    )
+    events = [json.loads(line) for line in command_line.run("runs", "tail", run_id, "--json").stdout.splitlines()]
+    assert len(events) == len(lines)
+    rest = command_line.run("runs", "tail", run_id, "--json", "--after", str(events[-3]["seq"])).stdout.splitlines()
+    assert [json.loads(line) for line in rest] == events[-2:]
+
     forked = command_line.json("runs", "fork", run_id, "--from-step", "approval")["runId"]
     assert f"forked from {run_id}" in " ".join(command_line.run("runs", "show", forked).stdout.split())
     assert command_line.json("runs", "show", forked)["stepCount"] == 1
@@ -148,6 +158,7 @@ def test_options_of_a_new_run(command_line: CommandLine) -> None:
         (("runs", "delete", "--status", "odd"), "there is no status 'odd'"),
         (("runs", "delete", "--created-before", "long ago"), "--created-before is an age such as 7d"),
         (("runs", "pause", "nobody"), "there is no run 'nobody'"),
+        (("runs", "tail", "nobody"), "there is no run nobody"),
         (("runs", "signal", "nobody", "x"), "there is no run 'nobody'"),
         (("runs", "signal", "nobody", "x", "yes"), "PAYLOAD is not JSON"),
         (("runs", "fork", "nobody"), "there is no run 'nobody'"),
@@ -162,7 +173,7 @@ def test_a_mistake_is_told_in_one_line(command_line: CommandLine, arguments: tup
     assert told in complaint(command_line, *arguments)
 
 
-@pytest.mark.parametrize("command", ["signal", "pause", "resume", "fork", "purge"])
+@pytest.mark.parametrize("command", ["tail", "signal", "pause", "resume", "fork", "purge"])
 def test_every_command_has_help(command_line: CommandLine, command: str) -> None:
     done = command_line.run("runs", command, "--help")
     assert done.returncode == 0 and "--database" in done.stdout and done.stderr == ""

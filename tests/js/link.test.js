@@ -96,6 +96,7 @@ test("the worker is told where everything is, in absolute addresses", async () =
   assert.deepEqual(options.requirements, ["a-package", "https://example.org/site/wheels/x.whl"]);
   assert.equal(options.runtime, "https://example.org/site/rt/");
   assert.equal(options.durability, "full");
+  assert.deepEqual(options.encryptionKeys, []);
 });
 
 test("a request is answered, whatever the order of the answers", async () => {
@@ -182,6 +183,35 @@ test("events go to those who listen, and a listener that raises harms nobody", a
   stop();
   workers[0].tell({ type: "event", text: event });
   assert.deepEqual(heard, ["parse", "step:complete", "step:complete"]);
+});
+
+test("keys go to the worker as bytes, and a wrong one starts none", async () => {
+  await assert.rejects(createDurably({ jobs: "jobs.py", encryptionKey: new Uint8Array(5) }), { name: "InvalidInput" });
+  assert.equal(workers.length, 0);
+  const key = crypto.getRandomValues(new Uint8Array(32));
+  const creating = createDurably({ jobs: "jobs.py", encryptionKey: key });
+  await turn();
+  workers[0].tell({ type: "status", phase: "running", at: 1 });
+  opened.push(await creating);
+  assert.deepEqual(workers[0].sent.at(-1).options.encryptionKeys, [key]);
+});
+
+test("who follows events hears what is stored; who listens does not hear of that", async () => {
+  const durably = await lead();
+  const heard = [];
+  durably.on("*", ({ type }) => heard.push(type));
+  const events = durably.subscribe("r", { after: 1 });
+  const first = events.next();
+  assert.ok(workers[0].sent.findLast(({ type }) => type === "listen").events.includes("journal"));
+  workers[0].answer(lastRequest(workers[0]), 200, { events: [], ended: false });
+  await turn();
+  workers[0].tell({ type: "event", text: JSON.stringify({ type: "journal", runId: "r", seq: 2 }) });
+  await turn();
+  workers[0].answer(lastRequest(workers[0]), 200, { events: [{ type: "run:complete", seq: 2 }], ended: true });
+  assert.deepEqual(await first, { done: false, value: { type: "run:complete", seq: 2 } });
+  assert.equal((await events.next()).done, true);
+  assert.deepEqual(heard, []);
+  assert.ok(!workers[0].sent.findLast(({ type }) => type === "listen").events.includes("journal"));
 });
 
 test("the worker is told what is listened to, and a new worker too", async () => {
