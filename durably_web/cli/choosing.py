@@ -82,7 +82,13 @@ async def confirm(durably: Durably, verb: str, chosen: Choice, allowed: Sequence
     number = await _count(durably, chosen, statuses)
     if number == 0:
         return False
-    runs = "1 run" if number == 1 else f"{number:,} runs" if number <= _MOST_COUNTED else "more than 1,000 runs"
+    runs = (
+        "1 run"
+        if number == 1
+        else f"{number:,} runs"
+        if number <= _MOST_COUNTED
+        else f"more than {_MOST_COUNTED:,} runs"
+    )
     if not sys.stdin.isatty():
         raise Mistake(f"this would {verb} {runs}: say --yes, since there is nobody to ask")
     if not typer.confirm(f"{verb.capitalize()} {runs} ({chosen})?", err=True):

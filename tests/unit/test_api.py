@@ -164,7 +164,7 @@ async def test_fork(api: Api) -> None:
 async def test_many_runs_at_once(api: Api) -> None:
     ids = [await api.trigger("fail" if n < 2 else "echo", labels={"half": str(n % 2)}) for n in range(4)]
     assert await api.ask("POST /runs/pause", **{"label.half": "0"}) == {"count": 2}
-    assert await api.ask("POST /runs/resume", status="pending") == {"count": 4}
+    assert await api.ask("POST /runs/resume", status="pending") == {"count": 2}
     assert await api.ask("POST /runs/cancel", jobName="echo", **{"label.half": "1"}) == {"count": 1}
     await api.durably.process_until_idle()
     statuses = [(await api.run(run_id))["status"] for run_id in ids]
