@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures, shapes, trying
-from durably_web.arguments import check_step_name, seconds_of
-from durably_web.clock import Timer
-from durably_web.context import ended
+from durably_web.arguments import check_step_name
+from durably_web.context import current_step, ended
+from durably_web.deadline import Deadline
 from durably_web.environment import Environment
 from durably_web.errors import (
     ControlFlow,
+    InvalidInput,
     LeaseLost,
     NotSerializable,
     RunInterrupted,
@@ -25,6 +26,7 @@ from durably_web.events import Event
 from durably_web.history import History
 from durably_web.jobs import Job
 from durably_web.journal import Awaited, Draft, RunJournal
+from durably_web.order import Order
 from durably_web.records import instant
 from durably_web.retry import Retry
 from durably_web.steps import Step
@@ -59,6 +61,7 @@ class Execution:
         # When the lease ends, as far as its worker knows; kept up by whoever renews it.
         self.expires_at = expires_at
         self.history = History(lease.entries)
+        self.order = Order(self.history.outcomes)
         self.journal = RunJournal(environment, lease)
         self.journal.on_failure = self._write_failed
         self.waits = Waits(environment, lambda: bool(self._executing), self._wait_for)
@@ -83,9 +86,7 @@ class Execution:
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._timer: Timer | None = None
-        timeout = job.options.timeout
-        self._deadline = None if timeout is None else lease.started_at + round(seconds_of(timeout, "timeout") * 1000)
+        self._deadline = Deadline(self._clock, lease.started_at, job.options.timeout, lambda: self.end(RunTimedOut()))
 
     # -- called by the worker ----------------------------------------------------------------------------
 
@@ -102,9 +103,8 @@ class Execution:
                     f"PoisonRun: {self.lease.crashes} workers in a row died under this run without a newly stored "
                     f"step; its job allows {self._job.options.max_attempts}. When the cause is gone, retry it"
                 )
-            if self._deadline is not None:
-                self._time_out()
-                self.check()
+            self._deadline.start()
+            self.check()
             try:
                 text = await self._call_job()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -124,8 +124,7 @@ class Execution:
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._deadline.stop()
             self.waits.close()
             self.journal.close()
             changes = self._store.changes
@@ -158,6 +157,10 @@ class Execution:
         """The key of a step: its name, and which one of that name it is, counted in the order of the calls."""
         if type(name) is not str or not name or "#" in name or not name.isascii():
             check_step_name(name)
+        if (outer := current_step.get()) is not None:
+            raise InvalidInput(
+                f"step {name!r} is called inside of step {outer!r}: a job calls steps, a step's function none"
+            )
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
         return name if count == 1 else f"{name}#{count}"
@@ -175,20 +178,25 @@ class Execution:
         args: tuple[Any, ...],
         retry: Retry | None = None,
         timeout: float | None = None,
+        *,
+        in_order: bool = True,
     ) -> Coroutine[Any, Any, Any]:
         """The same for a key that has been counted."""
         stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self.replay(stored, fn)
+            return self.replay(stored, fn, in_order=in_order)
         if retry is None and timeout is None:
             return trying.once(self, key, fn, args)
         return trying.until_done(self, key, fn, args, retry, timeout)
 
-    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None) -> Any:
+    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None, *, in_order: bool = True) -> Any:
         """The outcome of a step that an earlier execution has stored; as `fn` gave it, where its annotation tells."""
         self.check()
-        if self._turn_is_over():
+        if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
             await self._next_turn()
+        if in_order:
+            await self.order.turn(stored.step_name or "")
+            self.check()
         if stored.type == "step:complete":
             value = None if stored.data is None else self._codec.decode(stored.data)
             load = None if fn is None else shapes.result_loader(fn)
@@ -201,6 +209,10 @@ class Execution:
     async def begin(self) -> int:
         """Before anything new happens: the lease holds, and nobody wants the run to stop. Gives the time."""
         self.check()
+        # Here, and not behind a step: branches go on in the order in which their results were stored.
+        if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
+            await self._next_turn()
+            self.check()
         now = self._clock.now()
         if now >= self.expires_at:
             now = await self._confirm_lease()
@@ -233,6 +245,8 @@ class Execution:
             await self.journal.append(draft)
         except (StoreError, LeaseLost) as error:
             raise self._write_failed(error) from error
+        if not self.order.is_over and draft.type != "step:wait":
+            await self.order.turn(draft.step_name or "")
 
     async def store_failure(self, key: str, error: Exception, started_at: int, attempt: int = 1) -> None:
         """Store that a step failed for good."""
@@ -254,8 +268,7 @@ class Execution:
         # The run counts as one writer; a step beside another is one more, and they share transactions.
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
-        if self._emitter.hears("step:start"):
-            self._tell("step:start", key)
+        self._tell("step:start", key)
         return parallel
 
     def leave(self, key: str, parallel: int) -> None:
@@ -276,15 +289,13 @@ class Execution:
         if self._store_failed or not isinstance(self._ending, RunSuspended):
             self.check()
 
-    async def go_on(self) -> None:
-        """Between two steps: where the run stops, and where others get their turn."""
+    def go_on(self) -> None:
+        """Between two steps: where the run stops."""
         if self._stopping:
             raise self._suspend()
-        if self._turn_is_over():
-            await self._next_turn()
 
     def tell_of_cancellation(self, key: str) -> None:
-        if isinstance(self._ending, RunInterrupted) and self._emitter.hears("step:cancel"):
+        if isinstance(self._ending, RunInterrupted):
             self._tell("step:cancel", key)
 
     # -- inside ------------------------------------------------------------------------------------------
@@ -297,9 +308,6 @@ class Execution:
             raise self._write_failed(error) from error
         self.check()
         return self._clock.now()
-
-    def _turn_is_over(self) -> bool:
-        return self._clock.monotonic() - self._last_turn > TURN_SECONDS
 
     async def _next_turn(self) -> None:
         """Let others run."""
@@ -330,7 +338,7 @@ class Execution:
         until = self._clock.now() + round(retry.delay(attempt, self.environment.random) * 1000)
         last = self._last_entry("run:retry", {"error": error, "attempt": attempt, "until": until}, None)
         self._finishing = True
-        await self.journal.suspend(Awaited(self._by_deadline(until)), last)
+        await self.journal.suspend(Awaited(self._deadline.cut(until)), last)
         return "suspended"
 
     async def _fail_for(self, error: str) -> Ending:
@@ -355,7 +363,7 @@ class Execution:
                 if task is not None and task is not self._task:
                     task.cancel()
             if isinstance(ending, RunTimedOut):
-                late = f"TimeoutError: the run took longer than {seconds_of(self._job.options.timeout, 'timeout'):g} s"
+                late = str(self._deadline)
                 return await self._try_to_store(lambda: self._fail_for(late), "failing a run that took too long")
             return "cancelled" if isinstance(ending, RunInterrupted) else "lost"
         if ending is None:
@@ -382,7 +390,7 @@ class Execution:
 
     async def _give_back(self) -> Ending:
         if self._awaited is not None:
-            until = self._by_deadline(self._awaited.until)
+            until = self._deadline.cut(self._awaited.until)
             last = self._last_entry("run:waiting", {"until": until}, None)
             await self.journal.suspend(self._awaited._replace(until=until), last)
             # The worker reckons anew when the next run is due.
@@ -414,19 +422,6 @@ class Execution:
             self._awaited = awaited
             self.end(RunSuspended())
 
-    def _by_deadline(self, until: int | None) -> int | None:
-        moments = [moment for moment in (until, self._deadline) if moment is not None]
-        return min(moments, default=None)
-
-    def _time_out(self) -> None:
-        """End the run if its time is over, and else come back when it will be: the clock on the wall may jump."""
-        assert self._deadline is not None
-        left = self._deadline - self._clock.now()
-        if left > 0:
-            self._timer = self._clock.call_later(left / 1000, self._time_out)
-        else:
-            self.end(RunTimedOut())
-
     def _has_ended(self) -> bool:
         return isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)
 
@@ -447,6 +442,7 @@ class Execution:
         return self._ending
 
     def _tell(self, type_: Literal["step:start", "step:cancel"], key: str) -> None:
-        lease = self.lease
-        now = instant(self._clock.now())
+        if not self._emitter.hears(type_):
+            return
+        lease, now = self.lease, instant(self._clock.now())
         self._emitter.emit(Event(type_, None, None, now, lease.run_id, lease.job_name, lease.labels, step_name=key))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from durably_web.arguments import Duration, seconds_of
-from durably_web.errors import Fatal
+from durably_web.errors import Fatal, NotSerializable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,8 @@ class Retry:
     `max_attempts` counts the first try. After the n-th failed one the delay is `initial_delay * backoff**(n - 1)`,
     and at most `max_delay`, in seconds or as `timedelta`; `jitter` takes a random part of up to half of it away, so
     that many that failed together do not come back together. Tried again is what is of one of the classes `retry_on`,
-    of none of `give_up_on`, and what `should_retry`, where it is given, answers with true. `Fatal` never is.
+    of none of `give_up_on`, and what `should_retry`, where it is given, answers with true. `Fatal` never is,
+    nor what cannot be stored.
 
     Raises `ValueError` for what cannot be.
     """
@@ -36,33 +37,34 @@ class Retry:
             raise ValueError(f"max_attempts is a whole number from 1 on, not {self.max_attempts!r}")
         seconds_of(self.initial_delay, "initial_delay")
         seconds_of(self.max_delay, "max_delay")
-        if not (math.isfinite(self.backoff) and self.backoff >= 1):
-            raise ValueError(f"backoff is a number from 1 on, not {self.backoff!r}")
+        backoff: object = self.backoff
+        if not (isinstance(backoff, int | float) and math.isfinite(backoff) and backoff >= 1):
+            raise ValueError(f"backoff is a number from 1 on, not {backoff!r}")
         for name in ("retry_on", "give_up_on"):
-            kinds = getattr(self, name)
-            if isinstance(kinds, type):
-                object.__setattr__(self, name, (kinds,))
-            elif not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-                raise ValueError(f"{name} is a tuple of exception classes, not {kinds!r}")
-            else:
-                object.__setattr__(self, name, tuple(kinds))
+            given = getattr(self, name)
+            kinds = tuple(given) if isinstance(given, Iterable) else (given,)
+            if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+                raise ValueError(f"{name} is a tuple of exception classes, not {given!r}")
+            object.__setattr__(self, name, kinds)
+        if self.should_retry is not None and not callable(self.should_retry):
+            raise ValueError(f"should_retry is a function of an exception, not {self.should_retry!r}")
 
     def covers(self, error: Exception, attempt: int) -> bool:
         """Whether there is another try after the `attempt`-th, which raised `error`."""
         return (
             attempt < self.max_attempts
             and isinstance(error, self.retry_on)
-            and not isinstance(error, (*self.give_up_on, Fatal))
+            and not isinstance(error, (*self.give_up_on, Fatal, NotSerializable))
             and (self.should_retry is None or bool(self.should_retry(error)))
         )
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Seconds to wait after the `attempt`-th try. `random` gives numbers in [0, 1)."""
-        longest = seconds_of(self.max_delay, "max_delay")
+        first, longest = seconds_of(self.initial_delay, "initial_delay"), seconds_of(self.max_delay, "max_delay")
         try:
-            delay = min(seconds_of(self.initial_delay, "initial_delay") * self.backoff ** (attempt - 1), longest)
+            delay = min(first * self.backoff ** (attempt - 1), longest)
         except OverflowError:
-            delay = longest
+            delay = longest if first else 0
         return delay * (0.5 + random() / 2) if self.jitter else delay
 
 

@@ -169,11 +169,13 @@ class Step:
                 if (failures or has_failed) and not return_exceptions and key not in outcomes:
                     continue
                 try:
-                    results[index] = await self._execution.step_of(key, fn, (item,), *policies)
+                    results[index] = await self._execution.step_of(key, fn, (item,), *policies, in_order=False)
                 except Exception as error:
                     results[index] = failures[index] = error
 
         await asyncio.gather(*[work() for _ in range(min(concurrency, len(keys)))])
+        # Nobody sees in which order the items were done; but the last one decides when this is.
+        await self._execution.order.last_turn(key for key, _ in keys)
         if failures and not return_exceptions:
             raise failures[min(failures)]
         return results
@@ -377,7 +379,12 @@ class StepLog:
 def _policies(name: str, retry: Retry | None, timeout: Duration | None) -> tuple[Retry | None, float | None]:
     if retry is not None and not isinstance(retry, Retry):
         raise InvalidInput(f"retry of step {name!r} is a Retry, such as Retry(max_attempts=5), not {retry!r}")
-    return retry, None if timeout is None else seconds_of(timeout, f"the timeout of step {name!r}")
+    if timeout is None:
+        return retry, None
+    seconds = seconds_of(timeout, f"the timeout of step {name!r}")
+    if seconds == 0:
+        raise InvalidInput(f"the timeout of step {name!r} must be longer than 0 seconds")
+    return retry, seconds
 
 
 def _number(value: float) -> float:

@@ -95,7 +95,7 @@ async def once(
     finally:
         current_step.reset(token)
         execution.leave(key, parallel)
-    await execution.go_on()
+    execution.go_on()
     return value if load is None else load(value, f"the result of step {key!r}")
 
 

@@ -16,6 +16,8 @@ HOLD_MILLISECONDS = 100
 # to begin its next step.
 QUIET_TURNS = 16
 
+_LONGEST_TIMER = 86_400.0
+
 WAITS = "waits"
 """Topic: something came that a run may wait for: a signal, or the end of another run."""
 
@@ -80,7 +82,9 @@ class Waits:
         wait.future = loop.create_future()
         timer = None
         if wait.until is not None:
-            timer = self._clock.call_later(max(0, wait.until - self._clock.now()) / 1000, wait.wake)
+            # Browsers count a timer's milliseconds in 31 bits; whoever waits looks for himself.
+            seconds = min(max(0, wait.until - self._clock.now()) / 1000, _LONGEST_TIMER)
+            timer = self._clock.call_later(seconds, wait.wake)
         self._waiting[wait] = None
         self._awake -= 1
         self.consider()

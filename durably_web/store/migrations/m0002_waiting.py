@@ -1,6 +1,8 @@
 """Version 2: runs that wait, that are held back, and that belong to others; signals; rate limits.
 
 `wake_at` is set while time alone decides when a run becomes due: it is delayed, asleep, or waits with a limit.
+`awaits` lists what else wakes a waiting run, as JSON: "signal:" and a name, "run:" and an id.
+`debounced` marks the run that further triggers of a burst put off.
 `blocked` is a hint that a run stands behind another one of its concurrency key, so that no claim looks at it;
 `holds_key` is the truth: the run has begun, has not ended, and no other run of the key may begin.
 `crashes` counts the workers that died under the run since it last stored a step.
@@ -8,6 +10,8 @@
 
 COLUMNS = (
     "ALTER TABLE durably_runs ADD COLUMN wake_at INTEGER",
+    "ALTER TABLE durably_runs ADD COLUMN awaits TEXT",
+    "ALTER TABLE durably_runs ADD COLUMN debounced INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE durably_runs ADD COLUMN paused INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE durably_runs ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE durably_runs ADD COLUMN holds_key INTEGER NOT NULL DEFAULT 0",

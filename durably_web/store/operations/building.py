@@ -19,6 +19,9 @@ READY: LiteralString = "status = 'pending' AND wake_at IS NULL AND paused = 0 AN
 # What a run has no more once it is not leased.
 NO_LEASE: LiteralString = "lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL"
 
+# A waiting run is to be woken by that.
+AWAITS: LiteralString = "EXISTS (SELECT 1 FROM json_each(awaits) WHERE value = ?)"
+
 # The highest number of a run's journal, and one more; the run's id is to be given.
 NEXT_NUMBER: LiteralString = "(SELECT max(number) + 1 FROM durably_journal WHERE run_id = durably_runs.id)"
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows, Value
-from durably_web.store.operations.building import ACTIVE, NO_LEASE, nothing, operation, texts
+from durably_web.store.operations.building import ACTIVE, AWAITS, NO_LEASE, nothing, operation, texts
 from durably_web.store.operations.triggering import (
     BLOCKED,
     INSERT_LABELS,
@@ -52,7 +52,7 @@ AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
 
 WAKE_PARENT: LiteralString = f"""
 UPDATE durably_runs SET status = 'pending', wake_at = NULL
-WHERE id = ? AND status = 'waiting' AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
+WHERE id = ? AND status = 'waiting' AND {AWAITS} AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
 """
 
 EMPTY_RESULTS: LiteralString = """
@@ -80,7 +80,7 @@ crashes = CASE WHEN crashes > 0 AND EXISTS (
 SUSPEND_RUN: LiteralString = f"""
 UPDATE durably_runs
 SET status = CASE WHEN {_HAS_COME} THEN 'pending' ELSE 'waiting' END,
-    wake_at = CASE WHEN {_HAS_COME} THEN NULL ELSE ? END, {_CRASHES}, {NO_LEASE}
+    wake_at = CASE WHEN {_HAS_COME} THEN NULL ELSE ? END, awaits = ?, {_CRASHES}, {NO_LEASE}
 WHERE {_FENCE}
 """
 
@@ -210,7 +210,7 @@ def finish_run(
     if queue is not None:
         statements.append((UNBLOCK_NEXT, (*queue, *fence)))
     if parent is not None:
-        statements.append((WAKE_PARENT, (parent, *fence)))
+        statements.append((WAKE_PARENT, (parent, f"run:{run_id}", *fence)))
     statements.append((FINISH_RUN, (status, output, error, now, *fence)))
     if empty_results:
         statements.append((EMPTY_RESULTS, (run_id, run_id, generation)))
@@ -231,12 +231,13 @@ def suspend_run(
     Appends `entries`, of which the last tells of it. Gives the seq of each, or `None` when the lease is lost.
     """
     awaited = (texts(signals), texts(children))
+    awaits = texts([*(f"signal:{name}" for name in signals), *(f"run:{child}" for child in children)])
     return operation(
         "suspend_run",
         "write",
         _if_all(entries),
         *_writing(run_id, generation, entries, progress),
-        (SUSPEND_RUN, (*awaited, *awaited, wake_at, *_fence(run_id, generation, entries))),
+        (SUSPEND_RUN, (*awaited, *awaited, wake_at, awaits, *_fence(run_id, generation, entries))),
         _own_entries(run_id, generation, entries),
     )
 

@@ -7,7 +7,7 @@ from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
-from durably_web.store.operations.building import ACTIVE, nothing, operation, texts
+from durably_web.store.operations.building import ACTIVE, AWAITS, nothing, operation, texts
 
 _ASKED: LiteralString = "(SELECT value FROM json_each(?))"
 
@@ -46,9 +46,9 @@ WHERE id = ? AND {ACTIVE}
 """
 
 # Sent before the signal: a second send wakes nobody in vain.
-WAKE_FOR_SIGNAL: LiteralString = """
+WAKE_FOR_SIGNAL: LiteralString = f"""
 UPDATE durably_runs SET status = 'pending', wake_at = NULL
-WHERE id = ? AND status = 'waiting'
+WHERE id = ? AND status = 'waiting' AND {AWAITS}
   AND NOT EXISTS (SELECT 1 FROM durably_signals WHERE run_id = ? AND request_id = ?)
 """
 
@@ -108,7 +108,7 @@ def signal(run_id: str, name: str, payload: str, request_id: str, now: int) -> O
         "signal",
         "write",
         decode,
-        (WAKE_FOR_SIGNAL, (run_id, run_id, request_id)),
+        (WAKE_FOR_SIGNAL, (run_id, f"signal:{name}", run_id, request_id)),
         (INSERT_SIGNAL, (name, payload, now, request_id, run_id, request_id)),
         (SELECT_SIGNAL_OUTCOME, (run_id, run_id, request_id)),
     )

@@ -39,10 +39,12 @@ SELECT_BY_IDEMPOTENCY_KEY: LiteralString = """
 SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
 """
 
-# The run of a key and job that is pending and has never begun; the next to begin, if there are several.
+# The run of a key and job that is pending and has never begun; the next to begin, if there are several. Not a child:
+# it belongs to its parent. A debounced trigger looks only for the run of its burst.
 _PENDING: LiteralString = f"""
 (SELECT id FROM durably_runs
- WHERE concurrency_key = ? AND job_name = ? AND {ACTIVE} AND status = 'pending' AND generation = 0
+ WHERE concurrency_key = ? AND job_name = ? AND debounced >= ? AND {ACTIVE} AND status = 'pending' AND generation = 0
+   AND parent_run_id IS NULL
  ORDER BY blocked, priority DESC, run_at, id LIMIT 1)
 """
 
@@ -76,6 +78,22 @@ UPDATE durably_runs SET input = ?, run_at = min(?, created_at + ?), wake_at = mi
 WHERE id = {_COALESCED} AND status = 'pending' AND generation = 0 AND {LAST_REQUEST} = ?
 """
 
+# Sent before that, while it can be seen whether the run was due: then it lets the next of its key pass.
+UNBLOCK_BEHIND_PUT_OFF: LiteralString = """
+UPDATE durably_runs SET blocked = 0
+WHERE id = (
+    SELECT n.id FROM durably_runs n
+    WHERE n.concurrency_key = ? AND n.job_name = ? AND n.blocked = 1
+      AND n.status IN ('pending', 'leased', 'waiting') AND n.paused = 0
+    ORDER BY n.priority DESC, n.run_at, n.id LIMIT 1
+)
+AND EXISTS (
+    SELECT 1 FROM durably_runs r JOIN durably_journal j ON j.run_id = r.id AND j.request_id = ?
+    WHERE r.status = 'pending' AND r.generation = 0 AND r.wake_at IS NULL AND j.type = 'run:coalesced'
+      AND (SELECT l.request_id FROM durably_journal l WHERE l.run_id = r.id ORDER BY l.number DESC LIMIT 1) = ?
+)
+"""
+
 # Breaks the schema's list of statuses, and with it the whole transaction, where a run of the key is pending.
 REFUSE: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, created_at)
@@ -87,8 +105,8 @@ WHERE EXISTS {_PENDING}
 
 INSERT_KEYED_RUN: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at,
-                          concurrency_key, blocked)
-SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}
+                          concurrency_key, debounced, blocked)
+SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}
 WHERE (? = 'queue' OR NOT EXISTS {_PENDING})
   AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)
 ON CONFLICT DO NOTHING
@@ -205,7 +223,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
     if asked.labels:
         inserting.append((INSERT_LABELS, (run_id,)))
     inserting.append((INSERT_TRIGGER_ENTRY, (asked.origin, run_id)))
-    pending = (asked.concurrency_key, asked.job_name)
+    pending = (asked.concurrency_key, asked.job_name, int(asked.debounce))
     if asked.concurrency_key is not None:
         inserting.append((SELECT_KEYED_OUTCOME, (run_id, run_id, run_id, asked.job_name, key, *pending)))
     elif key is not None:
@@ -215,7 +233,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
 
 def _keyed(asked: Trigger, refuse: bool) -> _Statements:
     run_id, job_name, now = asked.run_id, asked.job_name, asked.now
-    pending = (asked.concurrency_key, job_name)
+    pending = (asked.concurrency_key, job_name, int(asked.debounce))
     found = (job_name, asked.idempotency_key)
     statements: _Statements = []
     if asked.coalesce in ("skip", "replace"):
@@ -224,12 +242,13 @@ def _keyed(asked: Trigger, refuse: bool) -> _Statements:
     if asked.debounce:
         limit = _NEVER if asked.longest_wait is None else asked.longest_wait
         until = (asked.run_at, limit)
+        statements.append((UNBLOCK_BEHIND_PUT_OFF, (asked.concurrency_key, job_name, run_id, run_id)))
         statements.append((PUT_OFF, (asked.input, *until, *until, run_id, run_id)))
     elif asked.coalesce == "replace":
         statements.append((REPLACE_INPUT, (asked.input, run_id, run_id)))
     elif asked.coalesce is None and refuse:
         statements.append((REFUSE, (f"refused-{run_id}", job_name, *pending, run_id, *found)))
-    values = (*run_values(asked), asked.concurrency_key, *blocked_values(asked))
+    values = (*run_values(asked), asked.concurrency_key, int(asked.debounce), *blocked_values(asked))
     statements.append((INSERT_KEYED_RUN, (*values, asked.coalesce, *pending, run_id)))
     return statements
 
@@ -256,5 +275,5 @@ def pending_of(job_name: str, concurrency_key: str) -> Operation[str | None]:
         "pending_of",
         "read",
         lambda results: cast("str | None", results[0][0][0]),
-        (SELECT_PENDING, (concurrency_key, job_name)),
+        (SELECT_PENDING, (concurrency_key, job_name, 0)),
     )
