@@ -236,7 +236,9 @@ class Model:
         check(run.status not in TERMINAL, f"leased while {run.status}: {entry}")
         run.status, run.holds = "leased", True
         run.fruitless += 1
-        held = {run.id, run.job} & (self.paused - self.resumed)
+        # An end ends the pause too.
+        ended = run.seen["run:cancel"] + run.seen["run:fail"] + run.seen["run:complete"]
+        held = {run.job if ended else run.id, run.job} & (self.paused - self.resumed)
         check(not held, f"leased while {held} is paused: {entry}")
         if run.generation == 1 and run.job == "other":
             self._starts.append((entry.created_at, run.id))

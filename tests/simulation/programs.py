@@ -121,7 +121,10 @@ class _Teller:
             case "gather":
                 values.append(self._gather(node))
             case "map":
-                values.append([self._value(f"{node['name']}[{index}]") for index in range(node["items"])])
+                keys = [f"{node['name']}[{index}]" for index in range(node["items"])]
+                # Behind a failure no item begins, in a replay not even an earlier one.
+                failed = [key for key in keys if self._results.get(key, ("", None))[0] == "step:fail"]
+                values.append([self._value(key) for key in failed or keys])
             case "log" | "progress":
                 pass
             case _:

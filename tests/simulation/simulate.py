@@ -168,7 +168,8 @@ class Simulation:
             options = {"concurrency_key": "probe", "coalesce": "queue"}
             self.actions.trigger(engine, job, {"program": _PROBE}, options)
         await self._until(self._answered, self._unanswered)
-        end = self.loop.time() + PROBE
+        # Runs that a clock said to have begun in the future fill a rate limit until then.
+        end = self.loop.time() + (LONGEST_CALM if self.clocks_jump else PROBE)
         while open_runs := [run for run in self.model.runs.values() if run.status not in TERMINAL]:
             for run in open_runs:
                 for name in self.model.open_waits(run):
