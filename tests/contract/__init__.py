@@ -53,11 +53,10 @@ SUITES = (
     "requests",
     "faults",
     "wait_faults",
-    "simulation",
 )
 """The modules with cases, in the order in which they build on each other."""
 
-BARE = ("executor", "faults", "wait_faults", "simulation")
+BARE = ("executor", "faults", "wait_faults")
 """Those of them that are not bound behind a wrapper: what they do to batches themselves would be undone by it."""
 
 SECONDS_PER_CASE = 60
