@@ -83,7 +83,8 @@ class RunModel:
     def begins_next_to(self, other: RunModel) -> bool:
         """It is pending, has never begun, and has the job and the key of another."""
         fresh = self.status == "pending" and self.generation == 0 and self.row["forked_from"] is None
-        return fresh and (self.key, self.job) == (other.key, other.job)
+        # A burst has a run of its own.
+        return fresh and all(self.row[name] == other.row[name] for name in ("concurrency_key", "job_name", "debounced"))
 
     @property
     def key(self) -> str | None:
