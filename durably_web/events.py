@@ -67,6 +67,7 @@ class Event(NamedTuple):
     attempt: int | None = None
     context: str | None = None
     until: Instant | None = None
+    waits_for: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -99,7 +100,7 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "run:fail": (("error", "error"), ("step_name", "failedStepName")),
     "step:start": (("step_name", "stepName"),),
     "step:complete": (("step_name", "stepName"), ("output", "output")),
-    "step:wait": (("step_name", "stepName"),),
+    "step:wait": (("step_name", "stepName"), ("waits_for", "waitsFor")),
     "step:retry": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:fail": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:cancel": (("step_name", "stepName"),),

@@ -139,6 +139,8 @@ class StepRecord(NamedTuple):
     completed_at: Instant | None
     attempts: tuple[FailedAttempt, ...] = ()
     until: Instant | None = None
+    waits_for: str | None = None
+    """`"signal approval"` or `"run 01…"`, for a step that waits for more than time."""
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -151,6 +153,7 @@ class StepRecord(NamedTuple):
             "completedAt": wire_instant(self.completed_at),
             "attempts": [attempt.to_wire() for attempt in self.attempts],
             "until": wire_instant(self.until),
+            "waitsFor": self.waits_for,
         }
 
 

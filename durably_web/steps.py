@@ -379,12 +379,7 @@ class StepLog:
 def _policies(name: str, retry: Retry | None, timeout: Duration | None) -> tuple[Retry | None, float | None]:
     if retry is not None and not isinstance(retry, Retry):
         raise InvalidInput(f"retry of step {name!r} is a Retry, such as Retry(max_attempts=5), not {retry!r}")
-    if timeout is None:
-        return retry, None
-    seconds = seconds_of(timeout, f"the timeout of step {name!r}")
-    if seconds == 0:
-        raise InvalidInput(f"the timeout of step {name!r} must be longer than 0 seconds")
-    return retry, seconds
+    return retry, None if timeout is None else seconds_of(timeout, f"the timeout of step {name!r}")
 
 
 def _number(value: float) -> float:

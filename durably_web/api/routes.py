@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from durably_web.api import parsing
 from durably_web.api.parsing import BadRequest, Request
 from durably_web.errors import NotFound
-from durably_web.store import operations
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
@@ -107,9 +106,7 @@ async def _events(durably: Durably, request: Request) -> Any:
     limit = MOST_EVENTS if limit is None else limit
     if not 1 <= limit <= MOST_EVENTS:
         raise BadRequest(f"limit must be a number from 1 to {MOST_EVENTS}")
-    page = await durably._store.read(operations.read_events(run_id, after, limit, durably._codec))
-    if not page.known:
-        raise NotFound(f"there is no run {run_id}")
+    page = await durably.get_events(run_id, after=after, limit=limit)
     return {"events": [event.to_wire() for event in page.events], "ended": page.ended}
 
 

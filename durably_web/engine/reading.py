@@ -14,7 +14,7 @@ from durably_web.jobs import Job
 from durably_web.records import LogEntry, Progress, Run, Stats, StepRecord
 from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, end_of
-from durably_web.store.operations import Filter
+from durably_web.store.operations import EventPage, Filter
 
 Output = TypeVar("Output")
 
@@ -120,6 +120,17 @@ class Reading(Base):
 
     # -- events ------------------------------------------------------------------------------------------
 
+    async def get_events(
+        self, run_id: str | None = None, *, after: int | None = None, limit: int = _EVENTS_AT_ONCE
+    ) -> EventPage:
+        """The stored events after the one with seq `after`, of a run or of all: `limit` at most, and whether the run
+        has ended with them. Raises `NotFound` for a run that there is not and never was.
+        """
+        page = await self._store.read(operations.read_events(run_id, after or 0, limit, self._codec))
+        if not page.known:
+            raise NotFound(f"there is no run {run_id!r}")
+        return page
+
     async def subscribe(self, run_id: str | None = None, *, after: int | None = None) -> AsyncIterator[Event]:
         """The stored events after the one with seq `after`, of a run or of all; then those to come.
 
@@ -129,9 +140,7 @@ class Reading(Base):
         position = after or 0
         while True:
             mark = self._store.changes.mark(JOURNAL)
-            page = await self._store.read(operations.read_events(run_id, position, _EVENTS_AT_ONCE, self._codec))
-            if not page.known:
-                raise NotFound(f"there is no run {run_id!r}")
+            page = await self.get_events(run_id, after=position)
             for event in page.events:
                 yield event
                 position = event.seq or position

@@ -123,7 +123,8 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
         detail = details.decode(data)
         until = instant(detail["until"]) if detail.get("until") is not None else None
         if type_ == "step:wait":
-            records[name] = StepRecord(name, "waiting", None, None, attempt, begun, None, failed, until)
+            waits_for = awaited(detail)
+            records[name] = StepRecord(name, "waiting", None, None, attempt, begun, None, failed, until, waits_for)
             continue
         error = detail["error"]
         failed = (*failed, FailedAttempt(attempt, error, begun, ended))
@@ -132,6 +133,13 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
         else:
             records[name] = StepRecord(name, "failed", None, error, attempt, begun, ended, failed)
     return list(records.values())
+
+
+def awaited(detail: dict[str, Any]) -> str | None:
+    """What a `step:wait` waits for beside time."""
+    if "signal" in detail:
+        return f"signal {detail['signal']}"
+    return f"run {detail['child']}" if "child" in detail else None
 
 
 def log(row: Row) -> LogEntry:
@@ -201,6 +209,7 @@ def entry_event(
                 error=detail.get("error"),
                 attempt=detail.get("attempt"),
                 until=None if until is None else instant(until),
+                waits_for=awaited(detail),
             )
         case "log:write":
             return event._replace(level=detail["level"], message=detail["message"], data=detail["data"])

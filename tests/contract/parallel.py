@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from durably_web.engine import Durably
-from durably_web.errors import RunCancelled
+from durably_web.errors import InvalidInput, RunCancelled
 from durably_web.jobs import Job, job
 from durably_web.records import Run
 from durably_web.retry import Retry
@@ -446,21 +446,44 @@ async def what_map_is_given_is_checked(backend: Backend) -> None:
 # -- nested ----------------------------------------------------------------------------------------------
 
 
-async def maps_can_be_within_maps(backend: Backend) -> None:
-    """After a crash the inner items that were stored do not run again, although the outer one does."""
+async def a_steps_function_cannot_call_steps(backend: Backend) -> None:
+    """A replay does not call the function, so the names within would be counted in another way."""
+    said: list[str] = []
+
+    @job
+    async def nests(step: Step, input: dict[str, Any]) -> str:
+        async def outer() -> str:
+            try:
+                return await step.run("inner", lambda: "never")
+            except InvalidInput as error:
+                said.append(str(error))
+                return "refused"
+
+        return await step.run("outer", outer)
+
+    async with World(backend) as world:
+        durably = await world.engine(nests)
+        handle = await durably.trigger(nests)
+        await bounded(durably.process_until_idle())
+        assert await durably.output_of(handle.id, timeout=5) == "refused"
+        assert "'inner'" in said[0] and "'outer'" in said[0], said
+
+
+async def maps_can_be_beside_maps(backend: Backend) -> None:
+    """After a crash the items that were stored do not run again, in whatever branch they are."""
     gate = Gate()
     begun: list[str] = []
 
     @job
     async def maps(step: Step, input: dict[str, Any]) -> list[list[int]]:
-        async def outer(row: int) -> list[int]:
+        async def branch(row: int) -> list[int]:
             async def inner(column: int) -> int:
                 begun.append(f"{row}{column}")
                 return row * 10 + column if (row, column) != (2, 1) else await gate.wait(21)
 
             return await step.map(f"row {row}", inner, range(2))
 
-        return await step.map("rows", outer, range(3), concurrency=2)
+        return await asyncio.gather(*[branch(row) for row in range(3)])
 
     async with World(backend) as world:
         first = await world.started(maps)
@@ -475,7 +498,7 @@ async def maps_can_be_within_maps(backend: Backend) -> None:
         assert await second.output_of(handle.id, timeout=5) == [[0, 1], [10, 11], [20, 21]]
         assert sorted(begun) == ["00", "01", "10", "11", "20", "21", "21"]
         names = {one.name for one in await second.get_steps(handle.id)}
-        assert names == {f"rows[{n}]" for n in range(3)} | {f"row {n}[{m}]" for n in range(3) for m in range(2)}
+        assert names == {f"row {n}[{m}]" for n in range(3) for m in range(2)}
 
 
 async def a_thousand_items_share_their_writes(backend: Backend) -> None:

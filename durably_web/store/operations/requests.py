@@ -59,9 +59,9 @@ WAKE_PARENTS: LiteralString = f"""
 {_WITH_FAMILY}
 UPDATE durably_runs SET status = 'pending', wake_at = NULL
 WHERE status = 'waiting' AND EXISTS (
-    SELECT 1 FROM durably_runs c, json_each(durably_runs.awaits) AS awaited
+    SELECT 1 FROM durably_runs c, json_each(durably_runs.awaits)
     WHERE c.parent_run_id = durably_runs.id AND c.id IN {_FAMILY}
-      AND c.status IN ('pending', 'leased', 'waiting') AND awaited.value = 'run:' || c.id
+      AND c.status IN ('pending', 'leased', 'waiting') AND value = 'run:' || c.id
 )
 AND id IN (SELECT parent_run_id FROM durably_runs WHERE id IN {_FAMILY} AND parent_run_id IS NOT NULL)
 AND {_FIRST_SEND}
