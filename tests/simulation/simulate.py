@@ -124,7 +124,8 @@ class Simulation:
             engine.process.asleep = False
             engine.link.cut = False
         # What was sent before may still arrive, and take a lease for somebody who is dead.
-        await asyncio.sleep(max(0.0, self.network.last_arrival - self.loop.time()) + 0.1)
+        while self.loop.time() <= self.network.last_arrival:
+            await asyncio.sleep(self.network.last_arrival - self.loop.time() + 0.1)
         await self._until(lambda: self._answered(but=("wait", "follow")), self._unanswered)
         # An engine whose start failed is none.
         for engine in self.engines.alive:
