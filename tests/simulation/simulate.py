@@ -124,7 +124,7 @@ class Simulation:
             engine.process.asleep = False
             engine.link.cut = False
         # What was sent before may still arrive, and take a lease for somebody who is dead.
-        while self.loop.time() <= self.network.last_arrival:
+        while self.loop.time() <= self.network.last_arrival:  # noqa: ASYNC110 — it may come to be later meanwhile
             await asyncio.sleep(self.network.last_arrival - self.loop.time() + 0.1)
         await self._until(lambda: self._answered(but=("wait", "follow")), self._unanswered)
         # An engine whose start failed is none.
