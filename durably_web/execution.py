@@ -61,7 +61,7 @@ class Execution:
         # When the lease ends, as far as its worker knows; kept up by whoever renews it.
         self.expires_at = expires_at
         self.history = History(lease.entries)
-        self.order = Order(self.history.outcomes)
+        self.order = Order(self.history.outcomes.values())
         self.journal = RunJournal(environment, lease)
         self.journal.on_failure = self._write_failed
         self.waits = Waits(environment, lambda: bool(self._executing), self._wait_for)
@@ -161,6 +161,7 @@ class Execution:
             raise InvalidInput(
                 f"step {name!r} is called inside of step {outer!r}: a job calls steps, a step's function none"
             )
+        self.order.calls += 1
         count = self._occurrences.get(name, 0) + 1
         self._occurrences[name] = count
         return name if count == 1 else f"{name}#{count}"
@@ -194,7 +195,7 @@ class Execution:
         self.check()
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
             await self._next_turn()
-        if in_order:
+        if in_order and not self.order.passes(stored.step_name or ""):
             await self.order.turn(stored.step_name or "")
             self.check()
         if stored.type == "step:complete":
@@ -241,6 +242,7 @@ class Execution:
 
     async def append(self, draft: Draft) -> None:
         """Store an entry and all that came before it."""
+        draft.calls = self.order.calls
         try:
             await self.journal.append(draft)
         except (StoreError, LeaseLost) as error:

@@ -38,7 +38,11 @@ class History:
         self.waits: dict[str, Begun] = {}
         self.run_tries = 0
         for entry in entries:
-            self._add(entry)
+            # By far the most.
+            if entry.type == "step:complete" and entry.step_name is not None:
+                self.outcomes[entry.step_name] = entry
+            else:
+                self._add(entry)
 
     def _add(self, entry: StoredEntry) -> None:
         key = entry.step_name
@@ -53,8 +57,6 @@ class History:
                 self.waits = {name: begun for name, begun in self.waits.items() if "signal" not in begun.detail}
         elif key is None or entry.type == "log:write":
             return
-        elif entry.type == "step:complete":
-            self.outcomes[key] = entry
         elif entry.type == "step:fail":
             self.outcomes[key] = entry
             self.waits.pop(key, None)

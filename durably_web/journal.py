@@ -26,10 +26,13 @@ Effects = Callable[[int], tuple[Any, ...]]
 
 
 class Awaited(NamedTuple):
-    """What a run waits for: an instant in milliseconds, signals by name, runs by id. The first that comes wakes it."""
+    """What a run waits for: an instant in milliseconds, signals by name and deadline, runs by id.
+
+    The first that comes wakes it.
+    """
 
     until: int | None
-    signals: tuple[str, ...] = ()
+    signals: tuple[tuple[str, int | None], ...] = ()
     children: tuple[str, ...] = ()
 
 
@@ -39,7 +42,7 @@ class Draft:
     `effects` makes the statements that hold only together with it, once its number is known.
     """
 
-    __slots__ = ("created_at", "data", "detail", "effects", "seq", "started_at", "step_name", "type")
+    __slots__ = ("calls", "created_at", "data", "detail", "effects", "seq", "started_at", "step_name", "type")
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Draft:
         self.started_at = started_at
         self.created_at = created_at
         self.effects = effects
+        self.calls: int | None = None
         self.seq: int | None = None
 
 
@@ -231,6 +235,7 @@ class RunJournal:
                 draft.started_at,
                 draft.created_at,
                 () if draft.effects is None else draft.effects(number + index),
+                draft.calls,
             )
             for index, draft in enumerate(drafts, 1)
         ]

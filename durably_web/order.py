@@ -7,7 +7,9 @@ Branches of a job that run beside each other meet: the first one done decides wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from durably_web.store.rows import StoredEntry
 
 # How many turns of the event loop the branch that was given an outcome has for its next step, before another one goes
 # on: it may have to pass through a few tasks on the way.
@@ -15,25 +17,37 @@ TURNS = 6
 
 
 class Order:
-    """Lets the outcomes with these keys pass one after another, and new ones behind them.
+    """Lets stored outcomes pass one after another, and new ones behind them.
 
-    One that is asked for in its turn, as in a job without branches, passes at once. Of those that came too early the
-    first one passes when nothing else happens: what would come before it may never be asked for.
+    An outcome passes when those before it have, and the job has called as many steps as it had then: `calls` counts
+    them. In a job without branches that is at once. Otherwise it passes when nothing else happens any more: the code
+    may have changed, and what would come before it is never asked for.
     """
 
-    __slots__ = ("_next", "_parked", "_passed", "_places", "_turns")
+    __slots__ = ("_needs", "_next", "_parked", "_passed", "_places", "_turns", "calls")
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._places = {key: place for place, key in enumerate(keys)}
+    def __init__(self, outcomes: Collection[StoredEntry]) -> None:
+        self._places = {entry.step_name: place for place, entry in enumerate(outcomes)}
+        self._needs = [entry.calls or 0 for entry in outcomes]
         self._next = 0
         self._passed: set[int] = set()
         self._parked: dict[int, asyncio.Future[None]] = {}
         self._turns = 0
+        self.calls = 0
 
     @property
     def is_over(self) -> bool:
         """All that was stored has been given; what is new waits for nothing."""
         return self._next >= len(self._places)
+
+    def passes(self, key: str) -> bool:
+        """Whether the stored outcome of `key` may be given to the job at once; then it has been."""
+        place = self._next
+        if self._passed or self._places[key] != place or self.calls < self._needs[place]:
+            return False
+        self._next += 1
+        self._turns = TURNS
+        return True
 
     async def turn(self, key: str) -> None:
         """Return when the outcome of `key` may be given to the job."""
@@ -41,7 +55,8 @@ class Order:
         if place is None:
             # A new one. Later than all that are parked, in the order in which they come.
             place = self._places[key] = len(self._places)
-        if place > self._next:
+            self._needs.append(0)
+        if place > self._next or self.calls < self._needs[place]:
             future = self._parked[place] = asyncio.get_running_loop().create_future()
             if len(self._parked) == 1:
                 self._turns = TURNS

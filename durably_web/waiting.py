@@ -61,7 +61,7 @@ async def _next_signal(execution: Execution, name: str, deadline: int | None) ->
     for signal in found:
         if signal.name == name and signal.number not in execution.taken:
             if deadline is not None and signal.created_at > deadline:
-                return None
+                continue
             execution.taken.add(signal.number)
             return signal
     return None

@@ -131,7 +131,7 @@ class Waits:
     def _awaited(self) -> Awaited:
         return Awaited(
             min((wait.until for wait in self._waiting if wait.until is not None), default=None),
-            tuple(sorted({wait.signal for wait in self._waiting if wait.signal is not None})),
+            tuple([(wait.signal, wait.until) for wait in self._waiting if wait.signal is not None]),
             tuple(sorted({wait.child for wait in self._waiting if wait.child is not None})),
         )
 

@@ -119,7 +119,9 @@ class Triggering(Reading):
         """
         found = self._environment.known_job(job)
         asked = []
-        given: Iterable[object] = [items] if isinstance(items, Mapping | str) else items
+        if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
+            raise InvalidInput(f'items is a list of {{"input": …}}, not {items!r}')
+        given: Iterable[object] = items
         for number, item in enumerate(given):
             if not isinstance(item, Mapping) or "debounce" in item:
                 raise InvalidInput(f'items[{number}] is {{"input": …}} with options of trigger, not {item!r}')

@@ -49,6 +49,7 @@ class StoredEntry(NamedTuple):
     step_name: str | None
     data: str | None
     created_at: int
+    calls: int | None = None
 
 
 def lease(row: Row, entries: list[StoredEntry]) -> Lease:

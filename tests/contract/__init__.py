@@ -49,6 +49,7 @@ SUITES = (
     "signals",
     "children",
     "parallel",
+    "replay_order",
     "flow",
     "requests",
     "faults",

@@ -358,7 +358,7 @@ async def a_child_of_another_worker_wakes_its_parent(backend: Backend) -> None:
         return await step.run("wait", gate.wait, 7)
 
     @job
-    async def parent(step: Step, input: dict[str, Any]) -> int:
+    async def parent(step: Step, input: dict[str, Any]) -> Any:
         return await step.call("child")
 
     async with World(backend) as world:

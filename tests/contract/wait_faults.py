@@ -91,7 +91,7 @@ async def an_undisturbed_run_is_as_expected(backend: Backend) -> None:
         durably = await world.started(waiting)
         handle = await durably.trigger(waiting)
         await durably.signal(handle.id, "approve", "yes")
-        await _until_done(world, durably, handle.id, 30)
+        await _until_done(world, durably, handle.id, 45)
         await _is_whole(world, durably, handle.id, life)
         assert life.ran == {"first": 3, "part": 2, "third": 3, "last": 1}
 

@@ -171,10 +171,12 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     ],
     "suspend_run": [
         lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW + 5_000),
-        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["none"]),
-        lambda: operations.suspend_run("leased", 1, [WAITING._replace(number=3)], None, NOW + 5_000, ["none", "go"]),
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, [("none", None)]),
         lambda: operations.suspend_run(
-            "leased", 1, [TOOK, LOG, PROGRESS, WAITING._replace(number=6)], '{"current":1}', None, ["go"]
+            "leased", 1, [WAITING._replace(number=3)], None, NOW + 5_000, [("none", None), ("go", None)]
+        ),
+        lambda: operations.suspend_run(
+            "leased", 1, [TOOK, LOG, PROGRESS, WAITING._replace(number=6)], '{"current":1}', None, [("go", NOW + 99)]
         ),
         lambda: operations.suspend_run("leased", 1, [CHILD, WAITING], None, NOW + 5_000, (), ["new"]),
         lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, (), ["pending", "completed"]),

@@ -98,7 +98,7 @@ def _operations() -> Iterable[Operation[Any]]:
     yield from _begun(trigger("asleep"))
     yield operations.suspend_run("asleep", 1, [WAIT, WAITING], None, NOW + 5_000)
     yield from _begun(trigger("listening", key="l"))
-    yield operations.suspend_run("listening", 1, [WAIT, WAITING], None, NOW + 60_000, ["go"])
+    yield operations.suspend_run("listening", 1, [WAIT, WAITING], None, NOW + 60_000, [("go", None)])
     yield from _begun(trigger("parent", labels={"family": "yes"}))
     child = trigger("child", "child", labels={"family": "yes"})
     begin = [make_child("parent", 3, "call", child, "step:wait"), WAITING]

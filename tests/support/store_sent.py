@@ -37,7 +37,7 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
         operations.finish_run("child", 1, "completed", "7", None, [END._replace(number=4)], None, NOW, parent="parent"),
         {"child", "parent"},
     ),
-    (operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["go"]), {"leased"}),
+    (operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, [("go", None)]), {"leased"}),
     (operations.release_run("holder", 1), {"holder"}),
     (operations.cancel(["pending"], "q", NOW), {"pending"}),
     (operations.cancel(["parent"], "q", NOW), {"parent", "child", "grandchild"}),
@@ -83,7 +83,9 @@ def writes_of_an_owner(run_id: str, generation: int, number: int) -> list[Operat
         operations.write_entries(run_id, generation, [entry._replace(effects=born)], None),
         operations.finish_run(run_id, generation, "completed", "7", None, [end], '{"current":9}', NOW, **finish),
         operations.finish_run(run_id, generation, "failed", None, "e", [failure], None, NOW, **finish),
-        operations.suspend_run(run_id, generation, [entry, WAITING._replace(number=number + 1)], None, NOW, ["go"]),
+        operations.suspend_run(
+            run_id, generation, [entry, WAITING._replace(number=number + 1)], None, NOW, [("go", None)]
+        ),
         operations.release_run(run_id, generation),
     ]
 
@@ -160,7 +162,7 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     (operations.signal("listening", "go", "1", "q", NOW), ["listening", _took("listening")]),
     (operations.signal("listening", "go", "1", "q", NOW), _suspended("listening", "pending")),
     (
-        operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, ["none"]),
+        operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, [("none", None)]),
         [operations.signal("leased", "none", "1", "q9", NOW), "leased"],
     ),
     (operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW), [claim(jobs=[], now=NOW + 50_000)]),

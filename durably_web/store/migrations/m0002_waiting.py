@@ -5,6 +5,7 @@
 `debounced` marks the run that further triggers of a burst put off.
 `blocked` is a hint that a run stands behind another one of its concurrency key, so that no claim looks at it;
 `holds_key` is the truth: the run has begun, has not ended, and no other run of the key may begin.
+`calls`, with a step's outcome, is how many steps the job had called by then.
 `crashes` counts the workers that died under the run since it last stored a step.
 """
 
@@ -18,7 +19,15 @@ COLUMNS = (
     "ALTER TABLE durably_runs ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE durably_runs ADD COLUMN parent_run_id TEXT",
     "ALTER TABLE durably_runs ADD COLUMN forked_from TEXT",
+    "ALTER TABLE durably_journal ADD COLUMN calls INTEGER",
 )
+
+# The time of a run that was retried begins with its retry.
+RETRIED = """
+UPDATE durably_runs SET started_at = NULL
+WHERE status = 'pending' AND (
+    SELECT type FROM durably_journal WHERE run_id = durably_runs.id ORDER BY number DESC LIMIT 1) = 'run:retry'
+"""
 
 # What a worker may claim, and nothing else, job by job: neither other workers' jobs nor those that wait, however
 # many, are walked over.
@@ -87,6 +96,7 @@ CREATE TABLE durably_starts (
 
 STATEMENTS = (
     *COLUMNS,
+    RETRIED,
     DROP_PENDING,
     READY,
     READY_BEGUN,

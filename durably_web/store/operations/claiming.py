@@ -97,7 +97,8 @@ WITH jobs AS MATERIALIZED (
                json_extract(value, '$.period') AS period, json_extract(value, '$.ratePerKey') AS rate_per_key
         FROM json_each(?)
     )
-    WHERE name NOT IN (SELECT job_name FROM durably_paused_jobs)
+    WHERE (? IS NULL OR EXISTS (SELECT 1 FROM durably_runs WHERE status = 'leased' AND lease_token = ?))
+      AND name NOT IN (SELECT job_name FROM durably_paused_jobs)
       AND (runs IS NULL OR runs > (
         SELECT count(*) FROM durably_runs l WHERE l.status = 'leased' AND l.job_name = name))
 )
@@ -116,7 +117,7 @@ WHERE id IN (
     ) END
     ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
 )
-AND {_NOT_YET} AND (? IS NULL OR EXISTS (SELECT 1 FROM durably_runs WHERE status = 'leased' AND lease_token = ?))
+AND {_NOT_YET}
 """
 
 INSERT_STARTS: LiteralString = """
@@ -155,7 +156,7 @@ ORDER BY r.priority DESC, r.run_at, r.id
 # What a replay needs, in one range scan for each run. Not a join: ordered by run, SQLite would walk through every
 # run there ever was to spare itself a sort.
 SELECT_CLAIMED_ENTRIES: LiteralString = f"""
-SELECT run_id, type, step_name, data, created_at FROM durably_journal
+SELECT run_id, type, step_name, data, created_at, calls FROM durably_journal
 WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR forked_from IS NOT NULL))
   AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry')
 ORDER BY run_id, number
@@ -254,7 +255,7 @@ def claim(
         statements.append((WAKE_DUE_IN_LINE, (max([job.per_key for job in jobs], default=1), limits, now)))
         for before, one in zip([None, *tokens], tokens, strict=False):
             lease = (owner, one, expires_at, now)
-            statements.append((CLAIM_ONE, (now, limits, *lease, own, now, own, one, before, before)))
+            statements.append((CLAIM_ONE, (now, limits, before, before, *lease, own, now, own, one)))
             if rated != "[]":
                 statements.append((INSERT_STARTS, (now, rated, one)))
     else:
@@ -276,8 +277,8 @@ def claim(
     def decode(results: list[Rows]) -> Claimed:
         _, found, stored, following, *starting = results[position:]
         entries: dict[str, list[StoredEntry]] = {}
-        for run_id, *entry in cast("list[tuple[Any, ...]]", stored):
-            entries.setdefault(run_id, []).append(StoredEntry(*entry))
+        for row in cast("list[tuple[Any, ...]]", stored):
+            entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
         leases = [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in found]
         moments = [cast(int, rows_[0][0]) for rows_ in (following, *starting) if rows_[0][0] is not None]
         return Claimed(leases, min(moments, default=None), bool(following[0][1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -20,8 +21,8 @@ from durably_web.store.operations.triggering import (
 # Returns its seq on every send, and no row when the fence does not hold. The entry before it must be there: when a
 # write of the owner did not arrive, none that it sent behind it may leave a gap.
 INSERT_ENTRY: LiteralString = """
-INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at)
-SELECT id, ?, generation, ?, ?, ?, ?, ? FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased'
+INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls)
+SELECT id, ?, generation, ?, ?, ?, ?, ?, ? FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased'
 AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
@@ -63,8 +64,9 @@ AND EXISTS (SELECT 1 FROM durably_runs WHERE id = ? AND generation = ? AND statu
 
 # What is waited for may have come while this was on its way: then the run is due at once.
 _HAS_COME: LiteralString = """
-(EXISTS (SELECT 1 FROM durably_signals
-         WHERE run_id = durably_runs.id AND step_name IS NULL AND name IN (SELECT value FROM json_each(?)))
+(EXISTS (SELECT 1 FROM durably_signals s JOIN json_each(?) ON s.name = json_extract(value, '$[0]')
+         WHERE s.run_id = durably_runs.id AND s.step_name IS NULL
+           AND s.created_at <= coalesce(json_extract(value, '$[1]'), 9e18))
  OR EXISTS (SELECT 1 FROM json_each(?) AS child LEFT JOIN durably_runs r ON r.id = child.value
             WHERE r.id IS NULL OR r.status IN ('completed', 'failed', 'cancelled')))
 """
@@ -130,7 +132,8 @@ _Statement = tuple[LiteralString, tuple[Value, ...]]
 class Entry(NamedTuple):
     """A journal entry that a worker writes; `number` is its place in the run.
 
-    `effects` are statements of the same transaction that hold only together with it.
+    `calls`, with the outcome of a step, is how many steps the job had called by then. `effects` are statements of the
+    same transaction that hold only together with it.
     """
 
     number: int
@@ -140,6 +143,7 @@ class Entry(NamedTuple):
     started_at: int | None
     created_at: int
     effects: tuple[_Statement, ...] = ()
+    calls: int | None = None
 
 
 def take_signal(run_id: str, generation: int, number: int, step_name: str, signal: int) -> tuple[_Statement, ...]:
@@ -160,12 +164,13 @@ def create_child(run_id: str, generation: int, number: int, step_name: str, chil
 
 def _writing(run_id: str, generation: int, entries: Sequence[Entry], progress: str | None) -> list[_Statement]:
     statements: list[_Statement] = [
-        (INSERT_ENTRY, (*entry[:6], run_id, generation, run_id, entry[0] - 1)) for entry in entries
+        (INSERT_ENTRY, (*entry[:6], entry.calls, run_id, generation, run_id, entry[0] - 1)) for entry in entries
     ]
     if progress is not None:
         statements.append((UPDATE_PROGRESS, (progress, *_fence(run_id, generation, entries))))
     for entry in entries:
-        statements += entry.effects
+        if entry.effects:
+            statements += entry.effects
     return statements
 
 
@@ -223,15 +228,17 @@ def suspend_run(
     entries: Sequence[Entry],
     progress: str | None,
     wake_at: int | None,
-    signals: Sequence[str] = (),
+    signals: Sequence[tuple[str, int | None]] = (),
     children: Sequence[str] = (),
 ) -> Operation[list[int] | None]:
     """Give a lease back until `wake_at`, or until one of these signals comes or one of these runs ends.
 
+    A signal is a name, and the instant until which it must have been sent.
+
     Appends `entries`, of which the last tells of it. Gives the seq of each, or `None` when the lease is lost.
     """
-    awaited = (texts(signals), texts(children))
-    awaits = texts([*(f"signal:{name}" for name in signals), *(f"run:{child}" for child in children)])
+    awaited = (json.dumps(signals), texts(children))
+    awaits = texts([*(f"signal:{name}" for name, _ in signals), *(f"run:{child}" for child in children)])
     return operation(
         "suspend_run",
         "write",
