@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
@@ -11,12 +10,12 @@ from durably_web import calls, codec, failures, shapes, trying
 from durably_web.arguments import check_step_name
 from durably_web.context import current_step, ended
 from durably_web.deadline import Deadline
+from durably_web.ending import Ending, complete, fail, fail_for, give_back, output_text, try_to_store
 from durably_web.environment import Environment
 from durably_web.errors import (
     ControlFlow,
     InvalidInput,
     LeaseLost,
-    NotSerializable,
     RunInterrupted,
     RunSuspended,
     RunTimedOut,
@@ -28,10 +27,9 @@ from durably_web.jobs import Job
 from durably_web.journal import Awaited, Draft, RunJournal
 from durably_web.order import Order
 from durably_web.records import instant
-from durably_web.retry import Retry
 from durably_web.steps import Step
 from durably_web.store.batch import Operation
-from durably_web.store.changes import RUNNABLE, end_of
+from durably_web.store.changes import end_of
 from durably_web.store.rows import Lease, StoredEntry
 from durably_web.waits import WAITS, Wait, Waits
 
@@ -39,8 +37,6 @@ T = TypeVar("T")
 
 # An execution that never waits for anything still lets the event loop turn this often.
 TURN_SECONDS = 0.01
-
-Ending = Literal["completed", "failed", "cancelled", "lost", "suspended"]
 
 
 class Execution:
@@ -64,14 +60,18 @@ class Execution:
         self.order = Order(self.history.outcomes.values())
         self.journal = RunJournal(environment, lease)
         self.journal.on_failure = self._write_failed
-        self.waits = Waits(environment, lambda: bool(self._executing), self._wait_for)
+        self._waits: Waits | None = None
+        self._last_fn: Any = None
+        self._last_loader: Any = None
         self._renew = renew
         self._store = environment.store
         self._clock = environment.clock
         self._emitter = environment.emitter
         self._codec = environment.codec
+        self._decode = codec.decode if type(self._codec) is codec.JsonCodec else self._codec.decode
+        self.around_step = environment.hooks.around_step
         self.caller = caller
-        self._job = job
+        self.job = job
         self._occurrences: dict[str, int] = {}
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
         self._failed: list[tuple[BaseException, str]] = []
@@ -82,11 +82,12 @@ class Execution:
         self.taken: set[int] = set()
         self._stopping = False
         self._told_to_stop = False
-        self._finishing = False
+        self.finishing = False
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._deadline = Deadline(self._clock, lease.started_at, job.options.timeout, lambda: self.end(RunTimedOut()))
+        timeout = job.options.timeout
+        self._deadline = None if timeout is None else Deadline(self._clock, lease.started_at, timeout, self._time_out)
 
     # -- called by the worker ----------------------------------------------------------------------------
 
@@ -98,13 +99,15 @@ class Execution:
         try:
             # It may have been ended before it began.
             self.check()
-            if self.lease.crashes > self._job.options.max_attempts:
-                return await self._fail_for(
+            if self.lease.crashes > self.job.options.max_attempts:
+                return await fail_for(
+                    self,
                     f"PoisonRun: {self.lease.crashes} workers in a row died under this run without a newly stored "
-                    f"step; its job allows {self._job.options.max_attempts}. When the cause is gone, retry it"
+                    f"step; its job allows {self.job.options.max_attempts}. When the cause is gone, retry it",
                 )
-            self._deadline.start()
-            self.check()
+            if self._deadline is not None:
+                self._deadline.start()
+                self.check()
             try:
                 text = await self._call_job()
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -115,17 +118,19 @@ class Execution:
                     raise
                 # Also one that no `except Exception` catches: raised again it would end the run for this time
                 # only. A cancellation that nobody asked this run for comes from something that the job awaited.
-                return await self._fail(error)
+                await self._finish_steps()
+                return await fail(self, error)
             self.check()
             await self._finish_steps()
-            await self._finish("completed", text, None, self._last_entry("run:complete", None, None))
-            return "completed"
+            return await complete(self, text)
         except BaseException as error:
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()
-            self._deadline.stop()
-            self.waits.close()
+            if self._deadline is not None:
+                self._deadline.stop()
+            if self._waits is not None:
+                self._waits.close()
             self.journal.close()
             changes = self._store.changes
             changes.notify(end_of(self.lease.run_id))
@@ -133,8 +138,8 @@ class Execution:
                 changes.notify(WAITS)
 
     async def _call_job(self) -> str:
-        value = self._codec.decode(self.lease.input)
-        return self._encode_output(await self._job.execute(Step(self), value))
+        value = self._decode(self.lease.input)
+        return output_text(self, await self.job.execute(Step(self), value))
 
     def end(self, reason: ControlFlow) -> None:
         """End it from outside: at its next await, and at the latest at its next step."""
@@ -142,7 +147,7 @@ class Execution:
             self._ending = reason
             # Its own task is told by raising instead: a cancellation would hit the writes of its end.
             # A write of the end is fenced, and is not interrupted either.
-            if self._task is not None and self._task is not asyncio.current_task() and not self._finishing:
+            if self._task is not None and self._task is not asyncio.current_task() and not self.finishing:
                 self._task.cancel()
 
     def stop(self) -> None:
@@ -170,42 +175,53 @@ class Execution:
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
     ) -> Coroutine[Any, Any, Any]:
         """The coroutine of a step, `policies` being its retry and its time-out. Its occurrence is counted now."""
-        return self.step_of(self.key(name), fn, args, *policies)
-
-    def step_of(
-        self,
-        key: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        *,
-        in_order: bool = True,
-    ) -> Coroutine[Any, Any, Any]:
-        """The same for a key that has been counted."""
+        key = self.key(name)
         stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self.replay(stored, fn, in_order=in_order)
-        if retry is None and timeout is None:
-            return trying.once(self, key, fn, args)
-        return trying.until_done(self, key, fn, args, retry, timeout)
+            return self.replay(stored, fn)
+        return trying.until_done(self, key, fn, args, *policies) if policies else trying.once(self, key, fn, args)
 
-    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None, *, in_order: bool = True) -> Any:
+    def item(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Coroutine[Any, Any, Any]:
+        """The same for one of many, whose key has been counted, and of which nobody sees in what order they end."""
+        stored = self.history.outcomes.get(key)
+        if stored is not None:
+            return self.replay(stored, fn, False)
+        return (
+            trying.until_done(self, key, fn, args, *policies)
+            if policies != (None, None)
+            else trying.once(self, key, fn, args)
+        )
+
+    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None, in_order: bool = True) -> Any:
         """The outcome of a step that an earlier execution has stored; as `fn` gave it, where its annotation tells."""
-        self.check()
+        if self._ending is not None:
+            raise self._ending
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
             await self._next_turn()
-        if in_order and not self.order.passes(stored.step_name or ""):
+        if in_order and not self.order.passes(stored):
             await self.order.turn(stored.step_name or "")
             self.check()
         if stored.type == "step:complete":
-            value = None if stored.data is None else self._codec.decode(stored.data)
-            load = None if fn is None else shapes.result_loader(fn)
+            value = None if stored.data is None else self._decode(stored.data)
+            load = None if fn is None else self.loader_of(fn)
             return value if load is None else load(value, f"the stored result of step {stored.step_name!r}")
         assert stored.data is not None
         error = failures.revive(codec.decode(stored.data))
         self._failed.append((error, stored.step_name or ""))
         raise error
+
+    def loader_of(self, fn: Callable[..., Any]) -> Any:
+        """What builds the results of `fn`; loops ask for the same one again and again."""
+        if fn is not self._last_fn:
+            self._last_fn, self._last_loader = fn, shapes.result_loader(fn)
+        return self._last_loader
+
+    def begin_at_once(self) -> int | None:
+        """As `begin`, where nothing is to be waited for; otherwise `None`."""
+        now = self._clock.now()
+        if self._ending is not None or self._stopping or now >= self.expires_at:
+            return None
+        return None if self._clock.monotonic() - self._last_turn > TURN_SECONDS else now
 
     async def begin(self) -> int:
         """Before anything new happens: the lease holds, and nobody wants the run to stop. Gives the time."""
@@ -256,6 +272,10 @@ class Execution:
         detail = {**failures.dump(error), "attempt": attempt}
         await self.append(Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now()))
 
+    def step_of(self, error: BaseException) -> str | None:
+        """The step that failed with this exception."""
+        return next((key for failed, key in self._failed if failed is error), None)
+
     def check(self) -> None:
         """Raises what ends this execution, if something does."""
         if self._ending is not None:
@@ -270,7 +290,8 @@ class Execution:
         # The run counts as one writer; a step beside another is one more, and they share transactions.
         parallel = int(len(executing) > 1)
         self._store.writers += parallel
-        self._tell("step:start", key)
+        if self._emitter.hears("step:start"):
+            self._tell("step:start", key)
         return parallel
 
     def leave(self, key: str, parallel: int) -> None:
@@ -280,8 +301,8 @@ class Execution:
         if not self._executing:
             if self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
-            if self.waits:
-                self.waits.consider()
+            if self._waits:
+                self._waits.consider()
                 if self._told_to_stop:
                     # What is left only waits, and may not notice.
                     self.end(RunSuspended())
@@ -318,42 +339,6 @@ class Execution:
 
     # -- the end -----------------------------------------------------------------------------------------
 
-    async def _fail(self, error: BaseException) -> Ending:
-        await self._finish_steps()
-        text = failures.describe(error)
-        retry, attempt = self._job.options.retry, self.history.run_tries + 1
-        if retry is not None and isinstance(error, Exception):
-            try:
-                if retry.covers(error, attempt):
-                    return await self._retry_run(text, retry, attempt)
-            except Exception as own:
-                if isinstance(own, StoreError):
-                    raise
-                # The policy's own.
-                error, text = own, failures.describe(own)
-        step_name = next((key for failed, key in self._failed if failed is error), None)
-        detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
-        await self._finish("failed", None, text, self._last_entry("run:fail", detail, step_name))
-        return "failed"
-
-    async def _retry_run(self, error: str, retry: Retry, attempt: int) -> Ending:
-        until = self._clock.now() + round(retry.delay(attempt, self.environment.random) * 1000)
-        last = self._last_entry("run:retry", {"error": error, "attempt": attempt, "until": until}, None)
-        self._finishing = True
-        await self.journal.suspend(Awaited(self._deadline.cut(until)), last)
-        return "suspended"
-
-    async def _fail_for(self, error: str) -> Ending:
-        """What ends the run is not an exception of its own."""
-        await self._finish("failed", None, error, self._last_entry("run:fail", {"error": error}, None))
-        return "failed"
-
-    async def _finish(
-        self, status: Literal["completed", "failed"], output: str | None, error: str | None, last: Draft
-    ) -> None:
-        self._finishing = True
-        await self.journal.finish(status, output, error, last)
-
     async def _end_early(self, error: BaseException) -> Ending:
         """The run goes on elsewhere or later, or has been ended by others; or this process is going down."""
         if isinstance(error, StoreError | LeaseLost):
@@ -366,40 +351,18 @@ class Execution:
                     task.cancel()
             if isinstance(ending, RunTimedOut):
                 late = str(self._deadline)
-                return await self._try_to_store(lambda: self._fail_for(late), "failing a run that took too long")
+                return await try_to_store(self, lambda: fail_for(self, late), "failing a run that took too long")
             return "cancelled" if isinstance(ending, RunInterrupted) else "lost"
         if ending is None:
             # Not asked for by us: the event loop is being torn down, or the job raised it by itself.
             self._ending = RunSuspended()
         await self._finish_steps()
         if not self._store_failed:
-            await self._try_to_store(self._give_back, "giving a lease back")
+            await try_to_store(self, lambda: give_back(self, self._awaited), "giving a lease back")
         # Otherwise the lease runs out by itself: a database in trouble is given time, and a run that
         # cannot be stored is not begun again at once, and again.
         if ending is None:
             raise error
-        return "suspended"
-
-    async def _try_to_store(self, write: Callable[[], Awaitable[Ending]], what: str) -> Ending:
-        try:
-            return await write()
-        except LeaseLost:
-            # Such as a run that was cancelled, or taken over, in the meantime.
-            return "lost"
-        except StoreError as failure:
-            self._emitter.error(failure, what, self.lease.run_id)
-            return "lost"
-
-    async def _give_back(self) -> Ending:
-        if self._awaited is not None:
-            until = self._deadline.cut(self._awaited.until)
-            last = self._last_entry("run:waiting", {"until": until}, None)
-            await self.journal.suspend(self._awaited._replace(until=until), last)
-            # The worker reckons anew when the next run is due.
-            self._store.changes.notify(RUNNABLE)
-        else:
-            await self.journal.flush()
-            await self.journal.release()
         return "suspended"
 
     async def _finish_steps(self) -> None:
@@ -409,20 +372,24 @@ class Execution:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
 
-    def _encode_output(self, output: object) -> str:
-        try:
-            return codec.store(output, self._codec)[0]
-        except NotSerializable as error:
-            raise NotSerializable(f"the output of job {self._job.name!r} cannot be stored: {error}") from None
+    @property
+    def waits(self) -> Waits:
+        """The waits of this run; most have none."""
+        if self._waits is None:
+            self._waits = Waits(self.environment, lambda: bool(self._executing), self._wait_for)
+        return self._waits
 
-    def _last_entry(self, type_: str, detail: dict[str, Any] | None, step_name: str | None) -> Draft:
-        data = None if detail is None else codec.encode(detail)
-        return Draft(type_, step_name, data, detail, self.lease.started_at, self._clock.now())
+    def _time_out(self) -> None:
+        self.end(RunTimedOut())
 
     def _wait_for(self, awaited: Awaited) -> None:
         if self._ending is None and not self._stopping:
             self._awaited = awaited
             self.end(RunSuspended())
+
+    def by_deadline(self, until: int | None) -> int | None:
+        """The instant `until`, or the end of the run's time if that comes first."""
+        return until if self._deadline is None else self._deadline.cut(until)
 
     def _has_ended(self) -> bool:
         return isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from typing import cast
 
 from durably_web.store.rows import StoredEntry
 
@@ -24,39 +25,46 @@ class Order:
     may have changed, and what would come before it is never asked for.
     """
 
-    __slots__ = ("_needs", "_next", "_parked", "_passed", "_places", "_turns", "calls")
+    __slots__ = ("_entries", "_next", "_parked", "_passed", "_places", "_turns", "calls", "is_over")
 
     def __init__(self, outcomes: Collection[StoredEntry]) -> None:
-        self._places = {entry.step_name: place for place, entry in enumerate(outcomes)}
-        self._needs = [entry.calls or 0 for entry in outcomes]
+        self.calls = 0
+        self.is_over = not outcomes
+        """All that was stored has been given; what is new waits for nothing."""
+        self._entries = list(outcomes)
         self._next = 0
+        # Only for a job with branches.
+        self._places: dict[str | None, int] | None = None
         self._passed: set[int] = set()
         self._parked: dict[int, asyncio.Future[None]] = {}
         self._turns = 0
-        self.calls = 0
 
-    @property
-    def is_over(self) -> bool:
-        """All that was stored has been given; what is new waits for nothing."""
-        return self._next >= len(self._places)
-
-    def passes(self, key: str) -> bool:
-        """Whether the stored outcome of `key` may be given to the job at once; then it has been."""
+    def passes(self, stored: StoredEntry) -> bool:
+        """Whether this outcome may be given to the job at once; then it has been."""
         place = self._next
-        if self._passed or self._places[key] != place or self.calls < self._needs[place]:
+        if self.is_over or stored is not self._entries[place] or (stored.calls or 0) > self.calls:
             return False
-        self._next += 1
-        self._turns = TURNS
+        if self._passed or self._parked:
+            self._go_on(place + 1)
+        else:
+            self._next = place + 1
+            self.is_over = place + 1 == len(self._entries)
         return True
+
+    def _find(self, key: str) -> int | None:
+        if self._places is None:
+            self._places = {entry.step_name: place for place, entry in enumerate(self._entries)}
+        return self._places.get(key)
 
     async def turn(self, key: str) -> None:
         """Return when the outcome of `key` may be given to the job."""
-        place = self._places.get(key)
+        place = self._find(key)
         if place is None:
             # A new one. Later than all that are parked, in the order in which they come.
-            place = self._places[key] = len(self._places)
-            self._needs.append(0)
-        if place > self._next or self.calls < self._needs[place]:
+            place = len(self._entries)
+            self._entries.append(StoredEntry("step:complete", key, None, 0))
+            cast("dict[str | None, int]", self._places)[key] = place
+        if place > self._next or (place == self._next and (self._entries[place].calls or 0) > self.calls):
             future = self._parked[place] = asyncio.get_running_loop().create_future()
             if len(self._parked) == 1:
                 self._turns = TURNS
@@ -69,24 +77,29 @@ class Order:
 
     async def last_turn(self, keys: Iterable[str]) -> None:
         """Return when the last of these outcomes may be given to the job; those before it go with it."""
-        found = [key for key in keys if key in self._places]
+        found = sorted((place, key) for key in keys if (place := self._find(key)) is not None)
+        for _, key in found[:-1]:
+            self.skip(key)
         if found:
-            last = max(found, key=self._places.__getitem__)
-            for key in found:
-                if key != last:
-                    self.skip(key)
-            await self.turn(last)
+            await self.turn(found[-1][1])
 
     def skip(self, key: str) -> None:
         """The outcome of `key` has been given."""
-        place = self._places[key]
-        if place < self._next:
+        place = self._find(key)
+        if place is None or place < self._next:
             return
         self._passed.add(place)
-        while self._next in self._passed:
-            self._passed.discard(self._next)
-            self._next += 1
+        self._go_on(self._next)
+
+    def _go_on(self, place: int) -> None:
+        """All before `place` have been given."""
+        if self._passed:
+            while place in self._passed:
+                self._passed.discard(place)
+                place += 1
+        self._next = place
         self._turns = TURNS
+        self.is_over = place >= len(self._entries)
 
     def _look(self) -> None:
         if not self._parked:
@@ -96,7 +109,7 @@ class Order:
         else:
             first = min(self._parked)
             # Nobody asked for those before it.
-            self._next = max(self._next, first)
+            self._go_on(max(self._next, first))
             future = self._parked.pop(first)
             if not future.done():
                 future.set_result(None)

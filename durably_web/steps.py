@@ -169,7 +169,7 @@ class Step:
                 if (failures or has_failed) and not return_exceptions and key not in outcomes:
                     continue
                 try:
-                    results[index] = await self._execution.step_of(key, fn, (item,), *policies, in_order=False)
+                    results[index] = await self._execution.item(key, fn, (item,), *policies)
                 except Exception as error:
                     results[index] = failures[index] = error
 

@@ -57,14 +57,19 @@ async def once(
     timeout: float | None = None,
 ) -> Any:
     """The result of `fn(*args)`, stored. Raises its exception, stored too, or `TryAgain`."""
-    started_at = await execution.begin()
+    started_at = execution.begin_at_once()
+    if started_at is None:
+        started_at = await execution.begin()
     clock, own_codec = execution.environment.clock, execution.environment.codec
     token = current_step.set(key)
     parallel = execution.enter(key)
     try:
         try:
-            result = await _call(execution, key, fn, args, attempt, timeout)
-            load = shapes.result_loader(fn)
+            if timeout is None and execution.around_step is None:
+                result = await calls.call(execution.caller, fn, args)
+            else:
+                result = await _call(execution, key, fn, args, attempt, timeout)
+            load = execution.loader_of(fn)
             if load is None:
                 text, value = codec.store(result, own_codec)
             else:
@@ -102,7 +107,7 @@ async def once(
 async def _call(
     execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], attempt: int, timeout: float | None
 ) -> Any:
-    around = execution.environment.hooks.around_step
+    around = execution.around_step
     if around is not None:
         with around(execution.lease, key, attempt):
             return await _call_in_time(execution, key, fn, args, timeout)

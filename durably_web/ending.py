@@ -1,0 +1,102 @@
+"""How an execution ends, as it is stored: its run has completed, failed, or goes on later."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from durably_web import codec, failures
+from durably_web.errors import LeaseLost, NotSerializable, StoreError
+from durably_web.journal import Awaited, Draft
+from durably_web.retry import Retry
+from durably_web.store.changes import RUNNABLE
+
+if TYPE_CHECKING:
+    from durably_web.execution import Execution
+
+Ending = Literal["completed", "failed", "cancelled", "lost", "suspended"]
+
+
+def output_text(execution: Execution, output: object) -> str:
+    """The output of the job as it is stored. Raises `NotSerializable`."""
+    try:
+        return codec.store(output, execution.environment.codec)[0]
+    except NotSerializable as error:
+        raise NotSerializable(f"the output of job {execution.job.name!r} cannot be stored: {error}") from None
+
+
+async def complete(execution: Execution, output: str) -> Ending:
+    await _finish(execution, "completed", output, None, _entry(execution, "run:complete", None))
+    return "completed"
+
+
+async def fail(execution: Execution, error: BaseException) -> Ending:
+    """The job raised: the run fails, or is tried again as its policy asks for."""
+    text = failures.describe(error)
+    retry, attempt = execution.job.options.retry, execution.history.run_tries + 1
+    if retry is not None and isinstance(error, Exception):
+        try:
+            again = retry.covers(error, attempt)
+        except Exception as own:
+            # The policy's.
+            again, error, text = False, own, failures.describe(own)
+        if again:
+            return await _retry(execution, text, retry, attempt)
+    detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
+    await _finish(execution, "failed", None, text, _entry(execution, "run:fail", detail, execution.step_of(error)))
+    return "failed"
+
+
+async def fail_for(execution: Execution, error: str) -> Ending:
+    """What ends the run is not an exception of its own."""
+    await _finish(execution, "failed", None, error, _entry(execution, "run:fail", {"error": error}))
+    return "failed"
+
+
+async def give_back(execution: Execution, awaited: Awaited | None) -> Ending:
+    """Give the lease back: until something of `awaited` comes, or for whoever claims the run next."""
+    if awaited is not None:
+        until = execution.by_deadline(awaited.until)
+        last = _entry(execution, "run:waiting", {"until": until})
+        await execution.journal.suspend(awaited._replace(until=until), last)
+        # The worker reckons anew when the next run is due.
+        execution.environment.store.changes.notify(RUNNABLE)
+    else:
+        await execution.journal.flush()
+        await execution.journal.release()
+    return "suspended"
+
+
+async def try_to_store(execution: Execution, write: Callable[[], Awaitable[Ending]], what: str) -> Ending:
+    """Where it cannot be stored, the lease runs out by itself."""
+    try:
+        return await write()
+    except LeaseLost:
+        # Such as a run that was cancelled, or taken over, in the meantime.
+        return "lost"
+    except StoreError as failure:
+        execution.environment.emitter.error(failure, what, execution.lease.run_id)
+        return "lost"
+
+
+async def _retry(execution: Execution, error: str, retry: Retry, attempt: int) -> Ending:
+    environment = execution.environment
+    until = environment.clock.now() + round(retry.delay(attempt, environment.random) * 1000)
+    last = _entry(execution, "run:retry", {"error": error, "attempt": attempt, "until": until})
+    execution.finishing = True
+    await execution.journal.suspend(Awaited(execution.by_deadline(until)), last)
+    return "suspended"
+
+
+async def _finish(
+    execution: Execution, status: Literal["completed", "failed"], output: str | None, error: str | None, last: Draft
+) -> None:
+    execution.finishing = True
+    await execution.journal.finish(status, output, error, last)
+
+
+def _entry(execution: Execution, type_: str, detail: dict[str, Any] | None, step_name: str | None = None) -> Draft:
+    data = None if detail is None else codec.encode(detail)
+    now = execution.environment.clock.now()
+    return Draft(type_, step_name, data, detail, execution.lease.started_at, now)
