@@ -12,9 +12,12 @@ from typing import cast
 
 from durably_web.store.rows import StoredEntry
 
-# How many turns of the event loop the branch that was given an outcome has for its next step, before another one goes
-# on: it may have to pass through a few tasks on the way.
-TURNS = 6
+# How many turns of the event loop a task has to notice what it was given, before the next outcome passes. A few, since
+# it may have to go through `asyncio.wait` or `gather`.
+TURNS = 3
+
+# How many turns nothing must happen before an outcome passes out of turn.
+LAST_TURNS = 6
 
 
 class Order:
@@ -25,7 +28,7 @@ class Order:
     may have changed, and what would come before it is never asked for.
     """
 
-    __slots__ = ("_entries", "_next", "_parked", "_passed", "_places", "_turns", "calls", "is_over")
+    __slots__ = ("_entries", "_next", "_parked", "_passed", "_places", "_quiet", "calls", "is_over")
 
     def __init__(self, outcomes: Collection[StoredEntry]) -> None:
         self.calls = 0
@@ -37,7 +40,7 @@ class Order:
         self._places: dict[str | None, int] | None = None
         self._passed: set[int] = set()
         self._parked: dict[int, asyncio.Future[None]] = {}
-        self._turns = 0
+        self._quiet = 0
 
     def passes(self, stored: StoredEntry) -> bool:
         """Whether this outcome may be given to the job at once; then it has been."""
@@ -67,7 +70,7 @@ class Order:
         if place > self._next or (place == self._next and (self._entries[place].calls or 0) > self.calls):
             future = self._parked[place] = asyncio.get_running_loop().create_future()
             if len(self._parked) == 1:
-                self._turns = TURNS
+                self._quiet = 0
                 asyncio.get_running_loop().call_soon(self._look)
             try:
                 await future
@@ -98,20 +101,23 @@ class Order:
                 self._passed.discard(place)
                 place += 1
         self._next = place
-        self._turns = TURNS
+        self._quiet = 0
         self.is_over = place >= len(self._entries)
 
     def _look(self) -> None:
+        """Once a turn while some are parked."""
         if not self._parked:
             return
-        if self._turns:
-            self._turns -= 1
-        else:
-            first = min(self._parked)
-            # Nobody asked for those before it.
-            self._go_on(max(self._next, first))
-            future = self._parked.pop(first)
-            if not future.done():
-                future.set_result(None)
-            self._turns = TURNS
+        self._quiet += 1
+        place = self._next
+        is_next = place in self._parked and (self._entries[place].calls or 0) <= self.calls
+        if self._quiet > (TURNS if is_next else LAST_TURNS):
+            # Otherwise nobody asks for those before it, or makes the calls that are missing.
+            self._release(place if is_next else min(self._parked))
         asyncio.get_running_loop().call_soon(self._look)
+
+    def _release(self, place: int) -> None:
+        future = self._parked.pop(place)
+        if not future.done():
+            future.set_result(None)
+        self._go_on(max(self._next, place + 1))
