@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures, shapes, trying
 from durably_web.arguments import check_step_name
 from durably_web.context import current_step, ended
-from durably_web.deadline import Deadline
 from durably_web.ending import Ending, complete, fail, fail_for, give_back, output_text, try_to_store
 from durably_web.environment import Environment
 from durably_web.errors import (
@@ -32,6 +31,9 @@ from durably_web.store.batch import Operation
 from durably_web.store.changes import end_of
 from durably_web.store.rows import Lease, StoredEntry
 from durably_web.waits import WAITS, Wait, Waits
+
+if TYPE_CHECKING:
+    from durably_web.deadline import Deadline
 
 T = TypeVar("T")
 
@@ -86,8 +88,12 @@ class Execution:
         self._store_failed = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
-        timeout = job.options.timeout
-        self._deadline = None if timeout is None else Deadline(self._clock, lease.started_at, timeout, self._time_out)
+        self._deadline: Deadline | None = None
+        if job.options.timeout is not None:
+            # Here, and not at the top: in a browser each module costs a millisecond at the start.
+            from durably_web.deadline import Deadline
+
+            self._deadline = Deadline(self._clock, lease.started_at, job.options.timeout, self._time_out)
 
     # -- called by the worker ----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from durably_web.arguments import Duration, seconds_of
 from durably_web.backends import Durability, open_executor
@@ -16,10 +16,12 @@ from durably_web.engine.control import Control
 from durably_web.environment import Environment, Hooks
 from durably_web.ids import IdMaker
 from durably_web.jobs import Job
-from durably_web.retention import Retention
 from durably_web.store.batch import Executor
 from durably_web.store.store import Store
 from durably_web.worker import Worker, new_worker_id
+
+if TYPE_CHECKING:
+    from durably_web.retention import Retention
 
 
 class Durably(Control):
@@ -95,6 +97,9 @@ class Durably(Control):
         super().__init__(environment, worker)
         self._retention: Retention | None = None
         if retain_runs is not None:
+            # Here, and not at the top: in a browser each module costs a millisecond at the start.
+            from durably_web.retention import Retention
+
             age = seconds_of(retain_runs, "retain_runs")
             self._retention = Retention(environment, age, lambda: self.purge_runs(older_than=age))
         self.register(*jobs)
