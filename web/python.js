@@ -113,7 +113,8 @@ export async function startEngine(pyodide, bridge, sources, encryptionKeys, even
 /** @param {string} indexURL */
 async function loadPyodide(indexURL) {
   try {
-    const { loadPyodide: load } = await import(`${indexURL}pyodide.mjs`);
+    // A plain file of the runtime, whatever bundled this one: bundlers leave the import as it is.
+    const { loadPyodide: load } = await import(/* @vite-ignore */ /* webpackIgnore: true */ `${indexURL}pyodide.mjs`);
     return /** @type {Pyodide} */ (await load({ indexURL }));
   } catch (error) {
     throw new DurablyError("BootFailed", `Python could not be started from ${indexURL}: ${failureOf(error).message}`, {

@@ -19,6 +19,8 @@ import { decode, encodeBytes, encodeFloat, encodeInteger, Float } from "./values
 
 const STATEMENTS_KEPT = 128;
 
+const NOT_OWNER = { code: "NOT_OWNER", message: "another tab has taken the database over" };
+
 /** What the file system said last; SQLite itself only passes on that there was an error. */
 let storageFailure = /** @type {unknown} */ (null);
 
@@ -43,7 +45,8 @@ export async function loadSqlite(runtime) {
   };
   const url = new URL("sqlite/index.mjs", runtime).href;
   try {
-    const { default: init } = await import(url);
+    // A plain file of the runtime, whatever bundled this one: bundlers leave the import as it is.
+    const { default: init } = await import(/* @vite-ignore */ /* webpackIgnore: true */ url);
     return await init();
   } catch (error) {
     throw new DurablyError("StoreUnavailable", `SQLite could not be loaded from ${url}: ${failureOf(error).message}`, {
@@ -97,6 +100,7 @@ export class Connection {
   #sqlite3;
   #db;
   #release;
+  #holds;
   #text = new TextDecoder("utf-8", { ignoreBOM: true });
   /** @type {Map<string, Statement>} least recently used first */
   #statements = new Map();
@@ -104,12 +108,15 @@ export class Connection {
   /**
    * @param {Sqlite3} sqlite3
    * @param {Database} db
-   * @param {() => void} [release]  called when the database is closed
+   * @param {object} [owner]
+   * @param {() => void} [owner.release]  called when the database is closed
+   * @param {() => boolean} [owner.holds]  whether what was just committed may be told of
    */
-  constructor(sqlite3, db, release = () => {}) {
+  constructor(sqlite3, db, { release = () => {}, holds = () => true } = {}) {
     this.#sqlite3 = sqlite3;
     this.#db = db;
     this.#release = release;
+    this.#holds = holds;
   }
 
   /** How many statements are kept prepared. */
@@ -144,6 +151,8 @@ export class Connection {
       }
       index = null;
       if (inTransaction) this.query("COMMIT");
+      inTransaction = false;
+      if (mode === "write" && !this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index } });
       return JSON.stringify({ rows: results });
     } catch (error) {
       const failure = { ...classify(this.#sqlite3, error), index };
