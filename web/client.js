@@ -17,6 +17,9 @@ import { filterQuery, itemFields, keysOf, purgeFields, selectionQuery, triggered
 
 export { DurablyError };
 
+// By this name, because a bundler would take `new URL(".", import.meta.url)` for a file that it has to move.
+const HERE = import.meta.url;
+
 /** @typedef {import("./types.js").DurablyEvent} DurablyEvent */
 /** @typedef {import("./types.js").EventType} EventType */
 /** @typedef {import("./types.js").JobHandle} JobHandle */
@@ -60,8 +63,8 @@ export class Durably {
       database = "default",
       requirements = [],
       durability = "full",
-      base = new URL("..", import.meta.url).pathname,
-      runtime = new URL(".", import.meta.url),
+      base = new URL("..", HERE).pathname,
+      runtime = new URL(".", HERE),
       requestTimeout = 60_000,
       onStatus = () => {},
     },
@@ -71,7 +74,7 @@ export class Durably {
     const boot = {
       jobs: [jobs].flat().map(absolute),
       database,
-      base,
+      base: new URL(base, document.baseURI).pathname,
       runtime: absolute(runtime).replace(/\/?$/, "/"),
       requirements: requirements.map((wheel) => (/[/]|\.whl$/.test(wheel) ? absolute(wheel) : wheel)),
       durability,

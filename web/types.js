@@ -20,7 +20,8 @@
  * @property {"full" | "relaxed"} [durability]  `full`: what was acknowledged survives a power cut; `relaxed`: any crash of the tab.
  * @property {EncryptionKey | EncryptionKey[]} [encryptionKey]  Seals what the database keeps of inputs, outputs, results, errors, logs,
  *   progress and signals. Of several keys the first seals and all open. Without the key the values are lost.
- * @property {string} [base]  The path that this site owns on its origin; by default the folder above this file's.
+ * @property {string | URL} [base]  The path that this site owns on its origin, relative to the page; by default the folder above
+ *   this file's. What is stored belongs to it.
  * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
  * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`.
  * @property {(status: Status, detail: StatusDetail) => void} [onStatus]
