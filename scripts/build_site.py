@@ -23,12 +23,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from durably_web.store import migrations
 from scripts.wheels import ROOT, build_browser_wheel, compiled_standard_library, download_wheels, pinned
 
 CACHE = ROOT / "build" / "cache"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm")
 SQLITE_FILES = ("index.mjs", "sqlite3.wasm")
-NOT_SERVED = ("node_modules", "__pycache__", "types", ".*", "*.pyc", "*.test.js", "package*.json", "jsconfig.json")
+NOT_SERVED = ("node_modules", "__pycache__", "types", ".*", "*.pyc", "*.test.js", "package*.json", "jsconfig*.json")
+# Of web/: what only the npm package has.
+NPM_ONLY = ("bin", "README.md")
 
 
 def package(node_modules: Path, name: str) -> Path:
@@ -54,32 +57,38 @@ def served_lock(pyodide: Path) -> str:
     return json.dumps({**lock, "packages": {}}, indent=2) + "\n"
 
 
-def assemble(site: Path, demo: Path, node_modules: Path) -> None:
-    """Put the whole site into the empty folder `site`."""
+def assemble_runtime(folder: Path, node_modules: Path) -> None:
+    """Put what our modules start, Python and SQLite with the wheels, into the existing folder `folder`."""
     pyodide = package(node_modules, "pyodide")
     sqlite = package(node_modules, "@sqlite.org/sqlite-wasm") / "dist"
-    ours = site / "durably-web"
-    ignore = shutil.ignore_patterns(*NOT_SERVED)
-    shutil.copytree(demo, site, ignore=ignore, dirs_exist_ok=True)
-    shutil.copytree(ROOT / "web", ours, ignore=ignore)
-    for folder in ("pyodide", "sqlite", "wheels"):
-        (ours / folder).mkdir()
+    for name in ("pyodide", "sqlite", "wheels"):
+        (folder / name).mkdir()
     for name in PYODIDE_FILES:
-        shutil.copy(pyodide / name, ours / "pyodide" / name)
-    (ours / "pyodide" / "pyodide-lock.json").write_text(served_lock(pyodide))
-    shutil.copy(compiled_standard_library(pyodide, CACHE), ours / "pyodide" / "python_stdlib.zip")
+        shutil.copy(pyodide / name, folder / "pyodide" / name)
+    (folder / "pyodide" / "pyodide-lock.json").write_text(served_lock(pyodide))
+    shutil.copy(compiled_standard_library(pyodide, CACHE), folder / "pyodide" / "python_stdlib.zip")
     for name in SQLITE_FILES:
-        shutil.copy(sqlite / name, ours / "sqlite" / name)
-    wheel = build_browser_wheel(pyodide, ours / "wheels")
+        shutil.copy(sqlite / name, folder / "sqlite" / name)
+    wheel = build_browser_wheel(pyodide, folder / "wheels")
     beside = download_wheels(pinned(ROOT / "requirements-browser.txt"), CACHE / "wheels")
     for path in beside.values():
-        shutil.copy(path, ours / "wheels" / path.name)
+        shutil.copy(path, folder / "wheels" / path.name)
     manifest = {
         "version": wheel.name.split("-")[1],
+        # What the inbox may write beside.
+        "schema": migrations.LATEST,
         "wheel": f"wheels/{wheel.name}",
         **{module: f"wheels/{path.name}" for module, path in beside.items()},
     }
-    (ours / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def assemble(site: Path, demo: Path, node_modules: Path) -> None:
+    """Put the whole site into the empty folder `site`."""
+    shutil.copytree(demo, site, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
+    ours = site / "durably-web"
+    shutil.copytree(ROOT / "web", ours, ignore=shutil.ignore_patterns(*NOT_SERVED, *NPM_ONLY))
+    assemble_runtime(ours, node_modules)
     # GitHub Pages would otherwise hide files whose name starts with an underscore.
     (site / ".nojekyll").touch()
 

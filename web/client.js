@@ -65,7 +65,10 @@ export class Durably {
       durability = "full",
       base = new URL("..", HERE).pathname,
       runtime = new URL(".", HERE),
+      pyodide,
+      role = "auto",
       requestTimeout = 60_000,
+      hangTimeout = 120_000,
       onStatus = () => {},
     },
     encryptionKeys,
@@ -76,6 +79,8 @@ export class Durably {
       database,
       base: new URL(base, document.baseURI).pathname,
       runtime: absolute(runtime).replace(/\/?$/, "/"),
+      pyodide: absolute(pyodide ?? new URL("pyodide/", absolute(runtime).replace(/\/?$/, "/"))).replace(/\/?$/, "/"),
+      role,
       requirements: requirements.map((wheel) => (/[/]|\.whl$/.test(wheel) ? absolute(wheel) : wheel)),
       durability,
       encryptionKeys,
@@ -88,10 +93,12 @@ export class Durably {
     this.#link = new Link(boot, {
       events: this.#following.types,
       requestTimeout,
+      hangTimeout,
+      onConnected: () => this.#following.lookAgain(),
       onEvent: (event) => this.#dispatch(event),
       onStatus: (status, detail) => {
         call(onStatus, status, detail);
-        if (status !== "starting") this.#following.lookAgain();
+        if (status === "closed" || status === "failed") this.#following.lookAgain();
       },
     });
   }
@@ -99,6 +106,11 @@ export class Durably {
   /** Resolves when it is known whether the jobs run here; rejects when the start failed. */
   get started() {
     return this.#link.started;
+  }
+
+  /** Resolves when the jobs can run; rejects when they never will. Nobody has to wait for it. */
+  get ready() {
+    return this.#link.ready;
   }
 
   /** @returns {Status} */

@@ -5,30 +5,71 @@
  * @module
  */
 
-// A page that reloads meets the lock of its own past for a few dozen milliseconds, seldom half a second.
-// Calling that "another tab" would refuse its first requests.
-const PATIENCE_MS = 1_500;
+/** A worker's place in the line for the lock of a database. */
+export class Candidacy {
+  #name;
+  #queue = new AbortController();
+  /** @type {PromiseWithResolvers<{asleep: boolean}>} */
+  #won = Promise.withResolvers();
+  #release = () => {};
+  #onDeposed;
 
-/**
- * Wait for the lock, for as long as it takes. `onFollower` is called once if somebody else keeps it.
- *
- * @param {string} name
- * @param {() => void} onFollower
- * @returns {Promise<() => void>} gives the lock back
- */
-export function lead(name, onFollower) {
-  return new Promise((resolve, reject) => {
-    const impatience = setTimeout(onFollower, PATIENCE_MS);
+  /**
+   * @param {string} name  of the lock
+   * @param {() => void} onDeposed  called when another worker took the lock away
+   */
+  constructor(name, onDeposed) {
+    this.#name = name;
+    this.#onDeposed = onDeposed;
+    this.#ask({ signal: this.#queue.signal }, false);
+  }
+
+  /** Resolves when the lock is ours, which may never be; `asleep` when it was taken from somebody who may still live. */
+  get won() {
+    return this.#won.promise;
+  }
+
+  /**
+   * Take the lock from a holder that does not answer. One candidate at a time: the others see `isAsleep` become false.
+   *
+   * @param {() => Promise<boolean>} isAsleep  asked again, once nobody else can do the same
+   * @param {Promise<unknown>} settled  until then nobody else may
+   */
+  async succeed(isAsleep, settled) {
+    await navigator.locks.request(`${this.#name}:succession`, { ifAvailable: true }, async (alone) => {
+      if (!alone || !(await isAsleep())) return;
+      this.#queue.abort();
+      this.#ask({ steal: true }, true);
+      await settled.catch(() => {});
+    });
+  }
+
+  /** Give the lock back, or leave the line. */
+  release() {
+    this.#queue.abort();
+    this.#release();
+  }
+
+  /**
+   * @param {LockOptions} options
+   * @param {boolean} asleep
+   */
+  #ask(options, asleep) {
     navigator.locks
-      .request(name, () => {
-        clearTimeout(impatience);
-        return /** @type {Promise<void>} */ (new Promise((release) => resolve(() => release())));
+      .request(this.#name, options, () => {
+        this.#won.resolve({ asleep });
+        return new Promise((release) => {
+          this.#release = () => release(undefined);
+        });
       })
       .catch((error) => {
-        clearTimeout(impatience);
-        reject(error);
+        // Either we left the line ourselves, or the lock that we had was stolen.
+        if (options.signal?.aborted) return;
+        this.#won.reject(error);
+        this.#onDeposed();
       });
-  });
+    this.#won.promise.catch(() => {});
+  }
 }
 
 /**

@@ -1,29 +1,37 @@
 /**
- * A page's link to its worker: starting it, starting it again when it dies, requests with time-outs, and events.
+ * A page's link to its worker: starting it, starting it again when it dies or hangs, requests with time-outs, and events.
+ *
+ * A request that has no answer when another worker takes the database over is sent again. It carries an id, so that what has been
+ * done already is not done twice.
  *
  * @module
  */
 
-import { DurablyError, errorOf, failureOf } from "./failures.js";
+import { DurablyError, errorOf } from "./failures.js";
 import { endOfLifeline } from "./leader.js";
+import { onLifecycle } from "./lifecycle.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
+import { Requests } from "./requests.js";
+import { answerPings } from "./tabs.js";
+import { Watchdog } from "./watchdog.js";
 
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
 /** @typedef {import("./protocol.js").FromWorker} FromWorker */
 /** @typedef {import("./protocol.js").Phase} Phase */
 /** @typedef {import("./protocol.js").ToWorker} ToWorker */
+/** @typedef {import("./requests.js").Patience} Patience */
 
 /**
- * `starting` until it is known who owns the database; then `leader` (the jobs run here) or `follower` (they run in another
- * tab, and this one takes over when that closes); `closed` by `close()`; `failed` with an error that every request repeats.
+ * `starting` until requests are accepted; then `leader` (the jobs run here) or `follower` (they run in another tab, and this one takes
+ * over when that goes); `closed` by `close()`; `failed` with an error that every request repeats.
  *
  * @typedef {"starting" | "leader" | "follower" | "closed" | "failed"} Status
  */
 
 /**
  * @typedef {object} StatusDetail
- * @property {Phase} [phase]  how far the start is
- * @property {number} [at]  milliseconds since the worker began
+ * @property {Phase} [phase]  how far the start of whoever runs the jobs is; they run when it is `running`
+ * @property {number} [at]  milliseconds since its worker began
  * @property {Error} [error]  why it failed, or is starting again
  */
 
@@ -33,49 +41,64 @@ import { PROTOCOL_VERSION } from "./protocol.js";
  * @typedef {import("./types.js").DurablyEvent | {type: "journal", runId: string | null, seq: number}} Pushed
  */
 
-/** @typedef {{status: number, body: any}} Response */
-
 const CLOSE_PATIENCE_MS = 5_000;
 // A worker that dies this often within a minute will go on dying: say so instead of looping.
 const RESTARTS_PER_MINUTE = 3;
 
 export class Link {
   #boot;
-  #requestTimeout;
+  #requests;
   #onStatus;
   #onEvent;
+  #onConnected;
   /** @type {Status} */
   #status = "starting";
+  /** @type {"leader" | "follower"} */
+  #role = "follower";
   /** @type {PromiseWithResolvers<void>} */
   #started = Promise.withResolvers();
-  /** @type {Error | undefined} */
-  #failure;
+  /** @type {PromiseWithResolvers<void>} */
+  #ready = Promise.withResolvers();
   /** @type {Worker | undefined} */
   #worker;
   #watching = new AbortController();
+  #watchdog;
+  #stopAnsweringPings = () => {};
+  #endLifecycle;
+  #followers = 0;
+  /** @type {string | null} the run whose code ran last */
+  #running = null;
   /** @type {number[]} */
   #deaths = [];
   /** @type {string[]} */
   #events = [];
-  #lastRequest = 0;
-  /** @type {Map<number, PromiseWithResolvers<Response>>} */
-  #pending = new Map();
 
   /**
    * @param {BootOptions} boot
    * @param {object} settings
    * @param {string[]} settings.events  to hear of from the beginning
    * @param {number} settings.requestTimeout
+   * @param {number} settings.hangTimeout  milliseconds without a sign of life after which the worker is started again
    * @param {(status: Status, detail: StatusDetail) => void} settings.onStatus  must not raise
    * @param {(event: Pushed) => void} settings.onEvent  must not raise
+   * @param {(connection: {seq: number}) => void} settings.onConnected  must not raise; `seq` is that of the last stored event
    */
-  constructor(boot, { events, requestTimeout, onStatus, onEvent }) {
+  constructor(boot, { events, requestTimeout, hangTimeout, onStatus, onEvent, onConnected }) {
     this.#boot = boot;
     this.#events = events;
-    this.#requestTimeout = requestTimeout;
     this.#onStatus = onStatus;
     this.#onEvent = onEvent;
+    this.#onConnected = onConnected;
+    this.#requests = new Requests(requestTimeout, (id, text) => this.#send({ type: "request", id, text }));
+    this.#watchdog = new Watchdog(hangTimeout, () => this.#send({ type: "ping" }), () => this.#lost("hangs"));
     this.#started.promise.catch(() => {});
+    this.#ready.promise.catch(() => {});
+    this.#endLifecycle = onLifecycle({
+      onShutdown: (reason) => this.#send({ type: "shutdown", reason }),
+      // Frozen, it would keep the database from the tabs that are awake.
+      onSuspend: (certain) => (certain || this.#followers > 0) && this.#suspend(),
+      onResume: () => !this.#worker && this.#status !== "closed" && this.#status !== "failed" && this.#start(),
+    });
     this.#start();
   }
 
@@ -83,38 +106,26 @@ export class Link {
     return this.#status;
   }
 
-  /** Resolves when it is known whether the jobs run here; rejects when the start failed. */
+  /** Resolves when requests are accepted; rejects when the start failed before. */
   get started() {
     return this.#started.promise;
+  }
+
+  /** Resolves when the jobs can run, here or in another tab; rejects when the start failed. */
+  get ready() {
+    return this.#ready.promise;
   }
 
   /**
    * @param {string} method
    * @param {string} path
-   * @param {Record<string, string>} query
+   * @param {Record<string, string | string[]>} query
    * @param {unknown} [body]
+   * @param {Patience} [patience]
    * @returns {Promise<any>} the body of the answer
    */
-  async request(method, path, query, body = null) {
-    if (this.#failure) throw this.#failure;
-    if (this.#status === "follower") throw elsewhere();
-    const text = jsonOf({ method, path, query, body });
-    const id = ++this.#lastRequest;
-    /** @type {PromiseWithResolvers<Response>} */
-    const pending = Promise.withResolvers();
-    this.#pending.set(id, pending);
-    const timer = setTimeout(() => {
-      pending.reject(new DurablyError("TimeoutError", `${method} ${path} got no answer in ${this.#requestTimeout} ms`));
-    }, this.#requestTimeout);
-    try {
-      if (this.#worker) send(this.#worker, { type: "request", id, text });
-      const response = await pending.promise;
-      if (response.status < 400) return response.body;
-      throw new DurablyError(response.body.name ?? "DurablyError", response.body.error);
-    } finally {
-      clearTimeout(timer);
-      this.#pending.delete(id);
-    }
+  async request(method, path, query, body = null, patience = {}) {
+    return this.#requests.ask({ method, path, query, body }, patience);
   }
 
   /**
@@ -124,7 +135,7 @@ export class Link {
    */
   listen(events) {
     this.#events = events;
-    if (this.#worker) send(this.#worker, { type: "listen", events });
+    this.#send({ type: "listen", events });
   }
 
   /** Let the engine finish its current steps, within bounds, and end the worker. Safe to call twice. */
@@ -140,15 +151,17 @@ export class Link {
         clearTimeout(timer);
         resolve(undefined);
       });
-      send(worker, { type: "close" });
+      worker.postMessage(/** @type {ToWorker} */ ({ type: "shutdown", reason: "close" }));
     });
     worker.terminate();
   }
 
-  #start() {
-    const script = new URL("worker.js", import.meta.url);
-    const worker = new Worker(script, { type: "module", name: "durably-web" });
+  /** @param {import("./protocol.js").Aftermath} [aftermath] */
+  #start(aftermath = { orphaned: false, blamed: null }) {
+    // Written out, because a bundler looks for exactly this.
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "durably-web" });
     this.#worker = worker;
+    this.#running = null;
     this.#watching = new AbortController();
     worker.addEventListener("message", ({ data }) => {
       if (this.#worker === worker) this.#receive(worker, data);
@@ -156,12 +169,12 @@ export class Link {
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       // Without a message the script could not even be loaded. Errors of a worker that runs are only reported.
-      const reason = event.message || `the worker could not be loaded from ${script}`;
+      const reason = event.message || `the worker could not be loaded from ${new URL("worker.js", import.meta.url)}`;
       if (this.#worker === worker && this.#status === "starting") this.#fail(new DurablyError("BootFailed", reason));
       else console.error("durably-web worker:", reason);
     });
-    send(worker, { type: "listen", events: this.#events });
-    send(worker, { type: "boot", protocol: PROTOCOL_VERSION, options: this.#boot });
+    this.#send({ type: "listen", events: this.#events });
+    this.#send({ type: "boot", protocol: PROTOCOL_VERSION, options: this.#boot, aftermath });
   }
 
   /**
@@ -169,54 +182,101 @@ export class Link {
    * @param {FromWorker} message
    */
   #receive(worker, message) {
+    this.#watchdog.sign();
     switch (message.type) {
       case "hello":
         // Nobody gets this lock before the worker is gone, whatever ended it.
         endOfLifeline(message.lifeline, this.#watching.signal).then(
-          () => this.#worker === worker && this.#lost(),
+          () => this.#worker === worker && this.#lost("dies"),
           () => {},
         );
         break;
-      case "status":
-        this.#reach(message.phase, message.at);
+      case "role":
+        this.#play(message.role, message.channel);
+        break;
+      case "connected":
+        this.#status = this.#role;
+        this.#onConnected({ seq: message.seq });
+        this.#requests.connected();
+        this.#started.resolve();
+        break;
+      case "phase":
+        this.#onStatus(this.#status, { phase: message.phase, at: message.at });
+        if (message.phase === "running") this.#ready.resolve();
         break;
       case "response":
-        this.#pending.get(message.id)?.resolve(JSON.parse(message.text));
+        this.#requests.answered(message.id, message.text);
         break;
       case "event":
         this.#onEvent(JSON.parse(message.text));
         break;
+      case "followers":
+        this.#followers = message.count;
+        break;
+      case "running":
+        this.#running = message.runId;
+        break;
+      case "deposed":
+        // Another tab took over while this one slept; in line again, this worker is of no more use.
+        this.#suspend();
+        this.#start();
+        break;
       case "failed":
         this.#fail(errorOf(message.error));
-        break;
-      case "closed":
         break;
     }
   }
 
   /**
-   * @param {Phase} phase
-   * @param {number} at
+   * @param {"leader" | "follower"} role
+   * @param {string} channel
    */
-  #reach(phase, at) {
-    this.#status = phase === "running" ? "leader" : phase === "follower" ? "follower" : "starting";
-    if (phase === "follower") this.#rejectPending(elsewhere());
-    this.#onStatus(this.#status, { phase, at });
-    if (this.#status !== "starting") this.#started.resolve();
+  #play(role, channel) {
+    this.#role = role;
+    this.#stopAnsweringPings();
+    if (role !== "leader") return;
+    this.#stopAnsweringPings = answerPings(channel);
+    this.#watchdog.start();
   }
 
-  #lost() {
+  /** The worker goes, and gives up whatever it holds, at once. */
+  #suspend() {
+    this.#disconnect();
+    this.#worker?.terminate();
+    this.#worker = undefined;
+    this.#status = "starting";
+    this.#onStatus("starting", {});
+  }
+
+  #disconnect() {
+    this.#watching.abort();
+    this.#watchdog.stop();
+    this.#stopAnsweringPings();
+    this.#stopAnsweringPings = () => {};
+    this.#requests.disconnected();
+    this.#followers = 0;
+  }
+
+  /** @param {"dies" | "hangs"} how */
+  #lost(how) {
+    const message =
+      how === "hangs"
+        ? "the worker that runs the jobs gave no answer for too long and was ended"
+        : "the worker that runs the jobs has ended unexpectedly";
+    const error = new DurablyError("StoreUnavailable", message);
     const now = performance.now();
-    this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
-    const error = new DurablyError("StoreUnavailable", "the worker that runs the jobs has ended unexpectedly");
+    // One that hangs is bounded by the attempts that its run has.
+    if (how === "dies") this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
     if (this.#deaths.length > RESTARTS_PER_MINUTE) {
       this.#fail(error);
       return;
     }
+    const blamed = this.#running;
+    this.#disconnect();
+    this.#worker?.terminate();
     this.#status = "starting";
-    this.#onStatus(this.#status, { error });
-    this.#rejectPending(error);
-    this.#start();
+    this.#onStatus("starting", { error });
+    this.#start({ orphaned: true, blamed });
   }
 
   /** @param {Error} error */
@@ -230,42 +290,18 @@ export class Link {
    * @param {Error} error
    */
   #end(status, error) {
-    this.#watching.abort();
+    this.#disconnect();
+    this.#endLifecycle();
     this.#worker = undefined;
-    this.#failure = error;
     this.#status = status;
     this.#started.reject(error);
-    this.#rejectPending(error);
+    this.#ready.reject(error);
+    this.#requests.end(error);
     this.#onStatus(status, status === "failed" ? { error } : {});
   }
 
-  /** @param {Error} error */
-  #rejectPending(error) {
-    for (const { reject } of this.#pending.values()) reject(error);
-    this.#pending.clear();
-  }
-}
-
-/**
- * @param {Worker} worker
- * @param {ToWorker} message
- */
-function send(worker, message) {
-  worker.postMessage(message);
-}
-
-function elsewhere() {
-  return new DurablyError(
-    "StoreUnavailable",
-    "another tab runs the jobs of this site; this one takes over when that one closes",
-  );
-}
-
-/** @param {unknown} value */
-function jsonOf(value) {
-  try {
-    return JSON.stringify(value);
-  } catch (error) {
-    throw new DurablyError("InvalidInput", `the input is not JSON: ${failureOf(error).message}`, { cause: error });
+  /** @param {ToWorker} message */
+  #send(message) {
+    this.#worker?.postMessage(message);
   }
 }

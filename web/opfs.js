@@ -7,38 +7,38 @@
  */
 
 import { DurablyError, failureOf } from "./failures.js";
+import { patiently } from "./ownership.js";
 import { classify, Connection } from "./sqlite.js";
 
-/** @typedef {import("./place.js").Place} Place */
+/** @typedef {{directory: string, vfs: string}} Files  Where a database is, on OPFS and for SQLite. */
 /** @typedef {import("./protocol.js").Durability} Durability */
 /** @typedef {import("./sqlite.js").Sqlite3} Sqlite3 */
 
 // Older ones do not roll back a transaction that was killed after its cache spilled.
 const OLDEST_VERSION = 3054001;
 const FILE = "/durably.db";
-// The tab before this one can hold its file handles for a while after its lock is gone.
-const HANDLES_PATIENCE_MS = 10_000;
 
 /**
- * Open the database of a place. Only for the holder of the place's lock.
+ * Open a database. Only for the holder of its place's lock.
  *
  * @param {Sqlite3} sqlite3
- * @param {Place} place
+ * @param {Files} files
  * @param {Durability} durability
+ * @param {() => boolean} [holds]  whether this worker still owns the files
  * @returns {Promise<Connection>}
  */
-export async function openDatabase(sqlite3, place, durability) {
+export async function openDatabase(sqlite3, files, durability, holds) {
   if (sqlite3.version.libVersionNumber < OLDEST_VERSION) {
     throw new DurablyError(
       "StoreNotDurable",
       `SQLite ${sqlite3.version.libVersion} can lose a rollback on OPFS; 3.54.1 or newer is needed`,
     );
   }
-  const pool = await openPool(sqlite3, place);
+  const pool = await openPool(sqlite3, files);
   let connection;
   try {
     const db = new pool.OpfsSAHPoolDb(FILE);
-    connection = new Connection(sqlite3, db, () => pool.pauseVfs());
+    connection = new Connection(sqlite3, db, { release: () => pool.pauseVfs(), holds });
     promiseDurability(connection, durability);
     return connection;
   } catch (error) {
@@ -50,61 +50,30 @@ export async function openDatabase(sqlite3, place, durability) {
 
 /**
  * @param {Sqlite3} sqlite3
- * @param {Place} place
+ * @param {Files} files
  */
-async function openPool(sqlite3, place) {
-  const deadline = performance.now() + HANDLES_PATIENCE_MS;
-  for (let pause = 10; ; pause = Math.min(pause * 2, 500)) {
-    try {
-      return await answered(
-        sqlite3.installOpfsSAHPoolVfs({
-          name: place.vfs,
-          directory: place.directory,
-          // Without the first, a failed opening deletes the files; without the second, it can never be repeated.
-          preserveOnInitFailure: true,
-          ...{ forceReinitIfPreviouslyFailed: true },
-        }),
-      );
-    } catch (error) {
-      if (error instanceof DurablyError) throw error;
-      const failure = failureOf(error);
-      if (failure.name === "QuotaExceededError") {
-        throw new DurablyError("StorageFull", "no room left to open the database", { cause: error });
-      }
-      if (failure.name !== "NoModificationAllowedError") {
-        throw new DurablyError(
-          "StoreUnavailable",
-          `the browser gives this page no private file system (a private window?): ${failure.name}: ${failure.message}`,
-          { cause: error },
-        );
-      }
-      if (performance.now() > deadline) {
-        throw new DurablyError("StoreUnavailable", "the files of the database stay locked by another tab or worker", {
-          cause: error,
-        });
-      }
-      await new Promise((resume) => setTimeout(resume, pause));
-    }
-  }
-}
-
-/**
- * @template T
- * @param {Promise<T>} request  to the file system
- * @returns {Promise<T>} rejects when there is no answer
- */
-async function answered(request) {
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  const silence = new Promise((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new DurablyError("StoreUnavailable", "the browser's file system does not answer: reload the page"));
-    }, HANDLES_PATIENCE_MS);
-  });
+async function openPool(sqlite3, files) {
   try {
-    return await /** @type {Promise<T>} */ (Promise.race([request, silence]));
-  } finally {
-    clearTimeout(timer);
+    return await patiently(() =>
+      sqlite3.installOpfsSAHPoolVfs({
+        name: files.vfs,
+        directory: files.directory,
+        // Without the first, a failed opening deletes the files; without the second, it can never be repeated.
+        preserveOnInitFailure: true,
+        ...{ forceReinitIfPreviouslyFailed: true },
+      }),
+    );
+  } catch (error) {
+    if (error instanceof DurablyError) throw error;
+    const failure = failureOf(error);
+    if (failure.name === "QuotaExceededError") {
+      throw new DurablyError("StorageFull", "no room left to open the database", { cause: error });
+    }
+    throw new DurablyError(
+      "StoreUnavailable",
+      `the browser gives this page no private file system (a private window?): ${failure.name}: ${failure.message}`,
+      { cause: error },
+    );
   }
 }
 

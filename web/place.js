@@ -12,7 +12,9 @@ const DATABASE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /**
  * @typedef {object} Place
  * @property {string} lock  Name of the Web Lock that owns the database.
+ * @property {string} channel  Name of the BroadcastChannel of its tabs.
  * @property {string} directory  OPFS directory of its files.
+ * @property {string} owner  What the file is called that says who owns them.
  * @property {string} vfs
  */
 
@@ -33,5 +35,11 @@ export async function placeOf(base, database) {
   // Some browsers keep OPFS names in a file system that ignores case, so the hash alone tells places apart.
   const hash = Array.from(new Uint8Array(digest, 0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const name = `${database.toLowerCase()}-${hash}`;
-  return { lock: `durably-web:${identity}`, directory: `durably-web/${name}`, vfs: `durably-web-${hash}` };
+  return {
+    lock: `durably-web:${identity}`,
+    channel: `durably-web:${identity}`,
+    directory: `durably-web/${name}`,
+    owner: name,
+    vfs: `durably-web-${hash}`,
+  };
 }

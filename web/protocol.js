@@ -1,13 +1,16 @@
 /**
- * What the page and the worker say to each other: one union of messages each way, and its version.
+ * What the page, its worker, and the workers of other tabs say to each other, and the version of it. `docs/protocol.md` tells it as a
+ * story.
  *
- * A request is HTTP in miniature (method, path, query, body), because the same routes answer over HTTP elsewhere.
+ * A request is HTTP in miniature, because the same routes answer over HTTP elsewhere. Bodies are JSON text made by whoever
+ * writes it and read by whoever wants it: what passes through is not parsed. A request is `{id, method, path, query, body}`, a
+ * response `{status, body}`.
  *
  * @module
  */
 
-/** Raised when a message changes its meaning: a page and a worker from two deployments must notice. */
-export const PROTOCOL_VERSION = 2;
+/** Raised when a message changes its meaning: two deployments that meet must notice. */
+export const PROTOCOL_VERSION = 3;
 
 /** @typedef {"full" | "relaxed"} Durability */
 
@@ -17,33 +20,79 @@ export const PROTOCOL_VERSION = 2;
  * @property {string} database
  * @property {string} base  The path that this site owns on its origin; part of every name it uses there.
  * @property {string} runtime  Absolute URL of the folder with Pyodide, SQLite and the wheels.
+ * @property {string} pyodide  Absolute URL of the folder with Pyodide.
  * @property {string[]} requirements  Absolute wheel URLs or package names.
  * @property {Durability} durability
  * @property {Uint8Array[]} encryptionKeys  Each of 32 bytes; of several the first seals and all open.
+ * @property {"auto" | "follower"} role  A follower never runs the jobs itself.
  */
 
 /**
- * Where the boot has got to. `follower` lasts until the tab that owns the database goes.
+ * Where the leader's start has got to. `running`: the jobs can run.
  *
- * @typedef {"locking" | "follower" | "opening" | "python" | "requirements" | "jobs" | "running"} Phase
+ * @typedef {"locking" | "opening" | "python" | "requirements" | "jobs" | "running"} Phase
  */
 
 /**
- * Bodies are JSON text made by whoever writes it and read by whoever wants it: what passes through is not parsed.
- * A request is `{method, path, query, body}`, a response `{status, body}`. Only the events of the last `listen` are told; the type
- * `journal` stands for `{type, runId, seq}` of each that is stored, without what it is about.
+ * What a page knows of the worker that it had before this one. `blamed` is the run whose code ran last, when it stopped answering
+ * or died.
  *
- * @typedef {{type: "boot", protocol: number, options: BootOptions}
- *   | {type: "listen", events: string[]}
- *   | {type: "request", id: number, text: string}
- *   | {type: "close"}} ToWorker
+ * @typedef {{orphaned: boolean, blamed: string | null}} Aftermath
+ */
+
+/** @typedef {"close" | "pagehide" | "freeze"} ShutdownReason */
+
+/**
+ * Both a page and a follower's worker are clients of the leader's worker. Only the events of the last `listen` are told; the
+ * type `journal` stands for `{type, runId, seq}` of each event that is stored, without what it is about.
+ *
+ * @typedef {{type: "listen", events: string[]} | {type: "request", text: string, id: string}} FromClient
  */
 
 /**
- * @typedef {{type: "hello", lifeline: string}
- *   | {type: "status", phase: Phase, at: number}
- *   | {type: "response", id: number, text: string}
- *   | {type: "event", text: string}
+ * `connected` comes first: this client's requests are answered now, and those that it still waits for have to be sent again. `seq`
+ * is that of the last stored event. `phase` comes again with each change.
+ *
+ * @typedef {{type: "connected", seq: number}
+ *   | {type: "phase", phase: Phase, at: number}
+ *   | {type: "response", id: string, text: string}
+ *   | {type: "event", text: string}} ToClient
+ */
+
+/**
+ * @typedef {FromClient
+ *   | {type: "boot", protocol: number, options: BootOptions, aftermath: Aftermath}
+ *   | {type: "ping"}
+ *   | {type: "shutdown", reason: ShutdownReason}} ToWorker
+ */
+
+/**
+ * `role` comes before `connected`. `running` names the run whose code runs from now on. `deposed`: another tab took the database over, because
+ * this one seemed to be asleep.
+ *
+ * @typedef {ToClient
+ *   | {type: "hello", lifeline: string}
+ *   | {type: "role", role: "leader" | "follower", channel: string}
+ *   | {type: "followers", count: number}
+ *   | {type: "running", runId: string}
+ *   | {type: "pong"}
+ *   | {type: "deposed"}
  *   | {type: "failed", error: import("./failures.js").Failure}
  *   | {type: "closed"}} FromWorker
+ */
+
+/**
+ * On the channel that all tabs of a database share. A follower attaches, again whenever a leader says that it is there. Ping
+ * and pong have no version: they must be understood by whatever is running in another tab.
+ *
+ * @typedef {{type: "attach", protocol: number, client: string, lifeline: string, events: string[]}
+ *   | {type: "leader"}
+ *   | {type: "ping"}
+ *   | {type: "pong"}} OnChannel
+ */
+
+/**
+ * On the channel of one follower, from the leader.
+ *
+ * @typedef {ToClient | {type: "refused", error: import("./failures.js").Failure}} ToFollower
  */

@@ -10,14 +10,15 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
 /** @typedef {import("pyodide").PyodideInterface} Pyodide */
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
 /** @typedef {import("./protocol.js").Phase} Phase */
-/** @typedef {{version: string, wheel: string, micropip: string, pyodide_http: string}} Manifest */
+/** @typedef {{version: string, schema: number, wheel: string, micropip: string, pyodide_http: string}} Manifest */
 
 /**
  * What Python calls, as the module `durably_bridge`.
  *
  * @typedef {object} Bridge
  * @property {(text: string) => string} run_batch
- * @property {(text: string) => void} post  hands an event, as JSON, to the page
+ * @property {(type: string, text: string) => void} post  hands an event, as JSON, to whoever listens to its type
+ * @property {(runId: string) => void} running  names the run whose code runs from now on
  */
 
 /**
@@ -26,6 +27,8 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @typedef {object} Engine
  * @property {(events: string) => void} listen
  * @property {(request: string) => Promise<string>} handle
+ * @property {(request: string, receivedAt: number) => Promise<string>} admit  takes a request over from the inbox
+ * @property {(reason: string) => void} shutdown  tells the jobs that `stop` is to come
  * @property {() => Promise<void>} stop
  */
 
@@ -46,22 +49,25 @@ const HTTP_WHEEL = "/lib/pyodide_http.whl";
  * Ask for everything at once, and compute nothing yet.
  *
  * @param {BootOptions} options
- * @returns {Promise<Parts>}
+ * @returns {{manifest: Promise<Manifest>, parts: Promise<Parts>}}
  */
-export async function downloadParts({ runtime, jobs }) {
+export function downloadParts({ runtime, pyodide, jobs }) {
   // Pyodide fetches these itself; asked for now, they are in the cache by then.
-  for (const file of PYODIDE_FILES) void fetch(new URL(`pyodide/${file}`, runtime)).catch(() => {});
+  for (const file of PYODIDE_FILES) void fetch(new URL(file, pyodide)).catch(() => {});
   const manifestUrl = new URL("manifest.json", runtime).href;
   const manifest = /** @type {Promise<Manifest>} */ (fetchJson(manifestUrl, "the manifest"));
   /** @param {"wheel" | "micropip" | "pyodide_http"} part */
   const urlOf = async (part) => new URL((await manifest)[part], manifestUrl).href;
-  const [wheel, http, micropip, sources] = await Promise.all([
-    urlOf("wheel").then((url) => fetchBytes(url, "the wheel")),
-    urlOf("pyodide_http").then((url) => fetchBytes(url, "the wheel")),
-    urlOf("micropip"),
-    Promise.all(jobs.map(async (url) => ({ name: fileName(url), source: await fetchText(url, "the job file") }))),
-  ]);
-  return { wheel, http, micropip, sources };
+  const parts = async () => {
+    const [wheel, http, micropip, sources] = await Promise.all([
+      urlOf("wheel").then((url) => fetchBytes(url, "the wheel")),
+      urlOf("pyodide_http").then((url) => fetchBytes(url, "the wheel")),
+      urlOf("micropip"),
+      Promise.all(jobs.map(async (url) => ({ name: fileName(url), source: await fetchText(url, "the job file") }))),
+    ]);
+    return { wheel, http, micropip, sources };
+  };
+  return { manifest, parts: parts() };
 }
 
 /**
@@ -70,13 +76,12 @@ export async function downloadParts({ runtime, jobs }) {
  * @param {BootOptions} options
  * @param {Promise<Parts>} downloads
  * @param {(phase: Phase) => void} onPhase
+ * @param {() => void} onBroken  called when the interpreter is beyond repair: out of memory, or a bug in it
  * @returns {Promise<Pyodide>}
  */
-export async function bootPython({ runtime, requirements }, downloads, onPhase) {
-  const [pyodide, { wheel, http, micropip }] = await Promise.all([
-    loadPyodide(new URL("pyodide/", runtime).href),
-    downloads,
-  ]);
+export async function bootPython({ pyodide: indexURL, requirements }, downloads, onPhase, onBroken) {
+  const [pyodide, { wheel, http, micropip }] = await Promise.all([loadPyodide(indexURL), downloads]);
+  /** @type {{_api: {on_fatal?: () => void}}} */ (/** @type {unknown} */ (pyodide))._api.on_fatal = onBroken;
   pyodide.unpackArchive(wheel, "wheel");
   // Stays packed: few jobs need it, and those import it from the archive.
   pyodide.FS.writeFile(HTTP_WHEEL, http);
@@ -90,12 +95,14 @@ export async function bootPython({ runtime, requirements }, downloads, onPhase) 
 /**
  * @param {Pyodide} pyodide
  * @param {Bridge} bridge
- * @param {{name: string, source: string}[]} sources  the job files
- * @param {Uint8Array[]} encryptionKeys
- * @param {string[]} events  that the page wants to hear of from the beginning
+ * @param {object} settings
+ * @param {{name: string, source: string}[]} settings.sources  the job files
+ * @param {Uint8Array[]} settings.encryptionKeys
+ * @param {string[]} settings.events  that somebody wants to hear of from the beginning
+ * @param {import("./protocol.js").Aftermath} settings.aftermath
  * @returns {Promise<Engine>}
  */
-export async function startEngine(pyodide, bridge, sources, encryptionKeys, events) {
+export async function startEngine(pyodide, bridge, { sources, encryptionKeys, events, aftermath }) {
   pyodide.registerJsModule("durably_bridge", bridge);
   const browser = pyodide.pyimport("durably_web.browser");
   const settings = JSON.stringify({
@@ -103,11 +110,13 @@ export async function startEngine(pyodide, bridge, sources, encryptionKeys, even
     http_wheel: HTTP_WHEEL,
     keys: encryptionKeys.map((key) => [...key]),
     events,
+    ...aftermath,
   });
   const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
-  return { listen: browser.listen, handle: browser.handle, stop: browser.stop };
+  const { listen, handle, admit, shutdown, stop } = browser;
+  return { listen, handle, admit, shutdown, stop };
 }
 
 /** @param {string} indexURL */

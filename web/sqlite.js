@@ -195,6 +195,18 @@ export class Connection {
     }
   }
 
+  /** The version of the schema that is there; 0 when there is none. */
+  schemaVersion() {
+    const there = this.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'durably_schema'").length > 0;
+    return there ? Number(this.query("SELECT coalesce(max(version), 0) FROM durably_schema")[0]?.[0]) : 0;
+  }
+
+  /** The highest seq of a stored event; 0 when there is none. */
+  lastSeq() {
+    if (this.schemaVersion() === 0) return 0;
+    return Number(this.query("SELECT coalesce(max(seq), 0) FROM durably_journal")[0]?.[0]);
+  }
+
   /** Release the database and its files; safe to call twice. */
   close() {
     if (!this.#db.isOpen()) return;

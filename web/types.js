@@ -23,6 +23,10 @@
  * @property {string | URL} [base]  The path that this site owns on its origin, relative to the page; by default the folder above
  *   this file's. What is stored belongs to it.
  * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
+ * @property {string | URL} [pyodide]  The folder with Pyodide; by default `pyodide/` in the runtime.
+ * @property {"auto" | "follower"} [role]  `follower`: this tab never runs the jobs itself; another one has to.
+ * @property {number} [hangTimeout]  Milliseconds without a sign of life after which the worker that runs the jobs is ended and
+ *   started again; two minutes by default, 0 for never. Long computations belong into steps with `offload=True`.
  * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`.
  * @property {(status: Status, detail: StatusDetail) => void} [onStatus]
  */

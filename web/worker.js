@@ -1,30 +1,44 @@
 /**
- * The worker that owns the database, or waits to: joins lock, SQLite, Python and the page.
+ * The worker of a tab. One of them owns the database and runs the jobs; the others pass on what their pages ask, and wait for
+ * their turn.
  *
  * @module
  */
 
+import { Desk } from "./desk.js";
+import { Early } from "./early.js";
 import { DurablyError, failureOf } from "./failures.js";
-import { holdLifeline, lead } from "./leader.js";
+import { Candidacy, holdLifeline } from "./leader.js";
 import { openDatabase } from "./opfs.js";
+import { Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, downloadParts, startEngine } from "./python.js";
 import { loadSqlite } from "./sqlite.js";
+import { Followers, ToLeader } from "./tabs.js";
 
+/** @typedef {import("./place.js").Place} Place */
+/** @typedef {import("./protocol.js").Aftermath} Aftermath */
+/** @typedef {import("./protocol.js").BootOptions} BootOptions */
 /** @typedef {import("./protocol.js").FromWorker} FromWorker */
 /** @typedef {import("./protocol.js").ToWorker} ToWorker */
-/** @typedef {import("./sqlite.js").Connection} Connection */
 
-/** @type {PromiseWithResolvers<import("./python.js").Engine>} */
-const engine = Promise.withResolvers();
-engine.promise.catch(() => {});
+const page = { tell };
+const desk = new Desk();
 
-/** @type {Promise<Connection> | undefined} */
-let database;
-let release = () => {};
-/** @type {string[]} */
+/** @type {string[]} what the page listens to */
 let heard = [];
+/** @type {ToLeader | undefined} while another worker leads */
+let leader;
+/** @type {Candidacy | undefined} */
+let candidacy;
+/** @type {import("./python.js").Engine | undefined} */
+let engine;
+/** What has to be closed, the last one first.
+ *
+ * @type {(() => unknown)[]} */
+const closings = [];
+let closed = false;
 
 /** @param {FromWorker} message */
 function tell(message) {
@@ -33,33 +47,116 @@ function tell(message) {
 
 /** @param {import("./protocol.js").Phase} phase */
 function reach(phase) {
-  tell({ type: "status", phase, at: Math.round(performance.now()) });
+  desk.reach(phase, Math.round(performance.now()));
 }
 
-/** @param {import("./protocol.js").BootOptions} options */
-async function boot(options) {
+/**
+ * @param {BootOptions} options
+ * @param {Aftermath} aftermath
+ */
+async function boot(options, aftermath) {
   await requireStorage();
-  tell({ type: "hello", lifeline: await holdLifeline() });
+  const lifeline = await holdLifeline();
+  tell({ type: "hello", lifeline });
   const place = await placeOf(options.base, options.database);
-  reach("locking");
-  release = await lead(place.lock, () => reach("follower"));
+  tell({ type: "phase", phase: "locking", at: Math.round(performance.now()) });
+  follow(place, lifeline);
+  if (options.role === "follower") return;
+  const settled = Promise.withResolvers();
+  const line = new Candidacy(place.lock, () => tell({ type: "deposed" }));
+  candidacy = line;
+  leader?.watch(() => void line.succeed(async () => (await leader?.isAsleep()) ?? false, settled.promise));
+  const { asleep } = await line.won;
+  let connection;
+  try {
+    connection = await own(place, options, asleep);
+  } finally {
+    settled.resolve(undefined);
+  }
+  await runJobs(connection, options, aftermath);
+}
+
+/**
+ * Ask whoever leads, as long as that is another worker.
+ *
+ * @param {Place} place
+ * @param {string} lifeline
+ */
+function follow(place, lifeline) {
+  let known = false;
+  leader = new ToLeader(
+    place.channel,
+    lifeline,
+    (message) => {
+      if (!known) tell({ type: "role", role: "follower", channel: place.channel });
+      known = true;
+      tell(message);
+    },
+    (error) => tell({ type: "failed", error }),
+  );
+  leader.events = heard;
+}
+
+/**
+ * Open the database, and accept requests.
+ *
+ * @param {Place} place
+ * @param {BootOptions} options
+ * @param {boolean} asleep
+ */
+async function own(place, options, asleep) {
+  leader?.close();
+  leader = undefined;
+  tell({ type: "role", role: "leader", channel: place.channel });
+  const followers = new Followers(place.channel, desk, (count) => tell({ type: "followers", count }));
+  closings.push(() => followers.close());
+  desk.attach(page, heard);
   reach("opening");
-  const downloads = downloadParts(options);
-  downloads.catch(() => {});
+  const ownership = await Ownership.take(place, asleep);
+  closings.push(() => ownership.release());
   // Python waits for the database to be open. Where both start at once, Chromium sometimes leaves a
   // createSyncAccessHandle() unanswered for ever, and it is no faster.
-  database = loadSqlite(options.runtime).then((sqlite3) => openDatabase(sqlite3, place, options.durability));
-  const connection = await database;
+  const sqlite3 = await loadSqlite(options.runtime);
+  const files = { directory: ownership.directory, vfs: `${place.vfs}.${ownership.copy}` };
+  const connection = await openDatabase(sqlite3, files, options.durability, () => ownership.holds());
+  closings.push(() => connection.close());
+  await ownership.tidy();
+  return connection;
+}
+
+/**
+ * @param {import("./sqlite.js").Connection} connection
+ * @param {BootOptions} options
+ * @param {Aftermath} aftermath
+ */
+async function runJobs(connection, options, aftermath) {
+  const downloads = downloadParts(options);
+  downloads.parts.catch(() => {});
+  const { schema } = await downloads.manifest;
+  requireKnownSchema(connection, schema);
+  desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq());
   reach("python");
-  const pyodide = await bootPython(options, downloads, reach);
+  const pyodide = await bootPython(options, downloads.parts, reach, () => {
+    // Nothing of it answers any more. The page starts another worker when this one is gone.
+    close();
+  });
   reach("jobs");
   const bridge = {
     /** @param {string} text */
     run_batch: (text) => connection.runBatch(text),
-    /** @param {string} text */
-    post: (text) => tell({ type: "event", text }),
+    /** @type {(type: string, text: string) => void} */
+    post: (type, text) => desk.post(type, text),
+    /** @param {string} runId */
+    running: (runId) => tell({ type: "running", runId }),
   };
-  engine.resolve(await startEngine(pyodide, bridge, (await downloads).sources, options.encryptionKeys, heard));
+  const { sources } = await downloads.parts;
+  engine = await startEngine(pyodide, bridge, {
+    sources,
+    encryptionKeys: options.encryptionKeys,
+    events: desk.events,
+    aftermath,
+  });
+  await desk.hire(engine);
   reach("running");
 }
 
@@ -84,41 +181,45 @@ async function requireStorage() {
   }
 }
 
-/** @param {Extract<ToWorker, {type: "request"}>} message */
-async function respond({ id, text }) {
-  try {
-    const { handle } = await engine.promise;
-    tell({ type: "response", id, text: await handle(text) });
-  } catch (error) {
-    const { name, message } = failureOf(error);
-    tell({ type: "response", id, text: JSON.stringify({ status: 500, body: { name, error: message } }) });
+/**
+ * What a newer version has written is left alone, by the inbox too.
+ *
+ * @param {import("./sqlite.js").Connection} connection
+ * @param {number} known
+ */
+function requireKnownSchema(connection, known) {
+  const version = connection.schemaVersion();
+  if (version > known) {
+    throw new DurablyError(
+      "SchemaTooNew",
+      `the database has schema version ${version}, and this durably_web knows versions up to ${known}: reload the page, or ` +
+        "publish the newer version again; the database was left as it is",
+    );
   }
 }
 
 /** @param {unknown} error */
 async function fail(error) {
-  engine.reject(error);
+  desk.fail(error);
   tell({ type: "failed", error: failureOf(error) });
   // Another tab may have better luck; this one must not keep the database from it.
   await letGo();
 }
 
-/** @param {string[]} events */
-async function listen(events) {
-  heard = events;
-  const { listen } = await engine.promise;
-  listen(JSON.stringify(heard));
-}
-
 async function letGo() {
-  const connection = await database?.catch(() => undefined);
-  connection?.close();
-  release();
+  closed = true;
+  leader?.close();
+  for (let close = closings.pop(); close; close = closings.pop()) await close();
+  candidacy?.release();
 }
 
-async function close() {
+/** @param {import("./protocol.js").ShutdownReason} reason */
+async function shutdown(reason) {
+  if (closed) return;
+  closed = true;
   try {
-    if (database) await (await engine.promise).stop();
+    engine?.shutdown(reason);
+    await engine?.stop();
   } finally {
     await letGo();
     tell({ type: "closed" });
@@ -132,18 +233,23 @@ addEventListener("message", ({ data }) => {
       if (message.protocol !== PROTOCOL_VERSION) {
         void fail(new DurablyError("BootFailed", "the page and its worker are of two versions: reload the page"));
       } else {
-        boot(message.options).catch(fail);
+        boot(message.options, message.aftermath).catch((error) => {
+          if (!closed) void fail(error);
+        });
       }
       break;
     case "listen":
-      // Without an engine there is nothing to hear, and the failure is told elsewhere.
-      listen(message.events).catch(() => {});
-      break;
     case "request":
-      void respond(message);
+      if (message.type === "listen") heard = message.events;
+      // Between two leaders there is nobody to ask; the page repeats what it has had no answer to.
+      if (leader) leader.send(message);
+      else desk.receive(page, message);
       break;
-    case "close":
-      void close();
+    case "ping":
+      tell({ type: "pong" });
+      break;
+    case "shutdown":
+      void shutdown(message.reason);
       break;
   }
 });

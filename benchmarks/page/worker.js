@@ -22,17 +22,17 @@ from durably_web import Durably, job
 
 async function measure({ durability, modules, ...settings }) {
   const place = await placeOf(new URL(".", import.meta.url).pathname, `bench-${durability}`);
-  const options = { runtime: RUNTIME, jobs: [], requirements: [] };
+  const options = { runtime: RUNTIME, pyodide: `${RUNTIME}pyodide/`, jobs: [], requirements: [] };
   const connection = await openDatabase(await loadSqlite(RUNTIME), place, durability);
   // As in the engine's worker, Python only starts when the database is open.
-  const pyodide = await bootPython(options, downloadParts(options), () => {});
+  const pyodide = await bootPython(options, downloadParts(options).parts, () => {}, () => {});
   try {
     pyodide.FS.mkdir(FOLDER);
     for (const name of modules) {
       const answer = await fetch(new URL(`modules/${name}`, import.meta.url));
       pyodide.FS.writeFile(`${FOLDER}/${name}`, await answer.text());
     }
-    pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {} });
+    pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {} });
     const importing = pyodide.runPython(TIME_OF_IMPORT);
     const inside = pyodide.pyimport("benchmarks.inside");
     return await inside.measure(JSON.stringify({ ...settings, importing }));

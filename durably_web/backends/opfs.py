@@ -33,6 +33,7 @@ _ERRORS: dict[str, type[StoreError]] = {
     "SQLITE_NOTADB": NotADatabase,
     "SQLITE_IOERR": StoreUnavailable,
     "SQLITE_CANTOPEN": StoreUnavailable,
+    "NOT_OWNER": StoreUnavailable,
 }
 
 _dumps = json.JSONEncoder(separators=(",", ":")).encode

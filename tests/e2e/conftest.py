@@ -27,8 +27,8 @@ globalThis.Worker = class extends Worker {
 };
 """
 
-# Ends when the engine runs, when another tab has it, or with the error.
-CREATE = """async (options) => {
+# Ends when the jobs can run, here or in another tab, or with the error; `early` does not wait for Python.
+CREATE = """async ({ early = false, ...options }) => {
   const { createDurably } = await import("./durably-web/client.js");
   globalThis.statuses = [];
   try {
@@ -36,6 +36,7 @@ CREATE = """async (options) => {
     globalThis.durably = await createDurably({ jobs: "jobs.py", onStatus, ...options });
     globalThis.events = [];
     durably.on("*", (event) => events.push(event));
+    if (!early) await durably.ready;
     return durably.status;
   } catch (error) {
     return `${error.name}: ${error.message}`;
@@ -86,5 +87,10 @@ def visit(browser: BrowserContext, origin: str) -> Callable[..., Page]:
 
 
 def create(page: Page, **options: Any) -> str:
-    """`createDurably` on the page: its status, or its error as `Name: message`."""
+    """`createDurably` on the page, and Python up: its status, or its error as `Name: message`."""
     return str(page.evaluate(CREATE, options))
+
+
+def create_early(page: Page, **options: Any) -> str:
+    """`createDurably` on the page, whether Python is up or not."""
+    return create(page, early=True, **options)

@@ -11,10 +11,10 @@ test("every site and every database has a place of its own", async () => {
     placeOf("/a/", "other"),
     placeOf("/a/b/", "default"),
   ]);
-  for (const name of ["lock", "directory", "vfs"]) {
+  for (const name of ["lock", "channel", "directory", "owner", "vfs"]) {
     assert.equal(new Set(places.map((place) => place[name])).size, places.length);
     // Also in a file system that ignores case.
-    if (name !== "lock") assert.equal(new Set(places.map((place) => place[name].toLowerCase())).size, places.length);
+    if (!["lock", "channel"].includes(name)) assert.equal(new Set(places.map((place) => place[name].toLowerCase())).size, places.length);
   }
 });
 

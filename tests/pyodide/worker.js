@@ -6,15 +6,15 @@ import { bootPython, downloadParts } from "./durably-web/python.js";
 import { loadSqlite } from "./durably-web/sqlite.js";
 
 const runtime = new URL("durably-web/", import.meta.url).href;
-const options = { jobs: [], database: "contract", base: "/", runtime, requirements: [], durability: "full" };
+const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: `${runtime}pyodide/`, requirements: [], durability: "full" };
 
 let connection;
 let cases = 0;
 
 async function boot() {
   const sqlite3 = await loadSqlite(runtime);
-  const pyodide = await bootPython(options, downloadParts(options), () => {});
-  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {} });
+  const pyodide = await bootPython(options, downloadParts(options).parts, () => {}, () => {});
+  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {} });
   pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
   const { run } = pyodide.pyimport("tests.pyodide.in_worker");
   return { sqlite3, run };

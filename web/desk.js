@@ -1,0 +1,146 @@
+/**
+ * Where the leader's worker takes requests, of its own page and of the followers, and tells them of events.
+ *
+ * Until Python is up, SQLite alone answers what it can; the rest waits.
+ *
+ * @module
+ */
+
+/** @typedef {import("./early.js").Early} Early */
+/** @typedef {import("./protocol.js").FromClient} FromClient */
+/** @typedef {import("./protocol.js").Phase} Phase */
+/** @typedef {import("./protocol.js").ToClient} ToClient */
+/** @typedef {import("./python.js").Engine} Engine */
+
+/** @typedef {{tell(message: ToClient): void}} Client */
+
+export class Desk {
+  /** @type {Map<Client, string[]>} and what each listens to */
+  #clients = new Map();
+  /** @type {Early | undefined} */
+  #early;
+  /** @type {Engine | undefined} */
+  #engine;
+  /** @type {() => number} */
+  #seq = () => 0;
+  /** @type {PromiseWithResolvers<Engine>} */
+  #python = Promise.withResolvers();
+  /** @type {{phase: Phase, at: number}} */
+  #phase = { phase: "locking", at: 0 };
+
+  constructor() {
+    this.#python.promise.catch(() => {});
+  }
+
+  /** The types of events that somebody listens to. */
+  get events() {
+    return [...new Set([...this.#clients.values()].flat())];
+  }
+
+  /**
+   * The database is open: from now on requests are answered, or durably accepted.
+   *
+   * @param {Early} early
+   * @param {() => number} seq  that of the last stored event
+   */
+  open(early, seq) {
+    this.#early = early;
+    this.#seq = seq;
+    for (const client of this.#clients.keys()) this.#connect(client);
+  }
+
+  /**
+   * Python is up. Resolves when what was accepted before is in its hands.
+   *
+   * @param {Engine} engine
+   */
+  async hire(engine) {
+    await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
+    // Not a moment later: what the inbox took now would wait for the next start.
+    this.#engine = engine;
+    this.#early = undefined;
+    this.#listen();
+    this.#python.resolve(engine);
+  }
+
+  /**
+   * Python will not come up.
+   *
+   * @param {unknown} error
+   */
+  fail(error) {
+    this.#python.reject(error);
+  }
+
+  /**
+   * @param {Phase} phase
+   * @param {number} at
+   */
+  reach(phase, at) {
+    this.#phase = { phase, at };
+    for (const client of this.#clients.keys()) client.tell({ type: "phase", phase, at });
+  }
+
+  /**
+   * @param {Client} client
+   * @param {string[]} events
+   */
+  attach(client, events) {
+    this.#clients.set(client, events);
+    this.#listen();
+    if (this.#early || this.#engine) this.#connect(client);
+  }
+
+  /** @param {Client} client */
+  detach(client) {
+    this.#clients.delete(client);
+    this.#listen();
+  }
+
+  /**
+   * @param {Client} client
+   * @param {FromClient} message
+   */
+  receive(client, message) {
+    if (message.type === "listen") {
+      this.#clients.set(client, message.events);
+      this.#listen();
+    } else {
+      const { id } = message;
+      this.#answer(message.text).then(
+        (text) => client.tell({ type: "response", id, text }),
+        // The page hears of that in other ways, and asks whoever comes next.
+        () => {},
+      );
+    }
+  }
+
+  /**
+   * @param {string} type
+   * @param {string} text
+   */
+  post(type, text) {
+    for (const [client, events] of this.#clients) {
+      if (events.includes(type) || (type !== "journal" && events.includes("*"))) client.tell({ type: "event", text });
+    }
+  }
+
+  /** @param {string} text */
+  async #answer(text) {
+    const early = await this.#early?.answer(text);
+    if (early) return early;
+    const engine = this.#engine ?? (await this.#python.promise);
+    return engine.handle(text);
+  }
+
+  /** @param {Client} client */
+  #connect(client) {
+    client.tell({ type: "connected", seq: this.#seq() });
+    client.tell({ type: "phase", ...this.#phase });
+  }
+
+  /** An event that nobody hears is not even made. */
+  #listen() {
+    this.#engine?.listen(JSON.stringify(this.events));
+  }
+}
