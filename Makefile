@@ -54,6 +54,10 @@ site: $(SITE)/durably-web/manifest.json ## Build the static site into build/site
 $(SITE)/durably-web/manifest.json: $(SITE_SOURCES) pyproject.toml requirements-browser.txt | setup
 	$(BIN)/python -m scripts.build_site
 
+.PHONY: npm
+npm: setup ## Pack the client for bundlers into build/npm/
+	@$(BIN)/python -m scripts.npm_package
+
 .PHONY: pyodide-dist
 pyodide-dist: site ## Build what pytest-pyodide serves to tests into build/pyodide-dist/
 	@$(BIN)/python -m scripts.pyodide_dist

@@ -31,7 +31,7 @@ PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm")
 SQLITE_FILES = ("index.mjs", "sqlite3.wasm")
 NOT_SERVED = ("node_modules", "__pycache__", "types", ".*", "*.pyc", "*.test.js", "package*.json", "jsconfig*.json")
 # Of web/: what only the npm package has.
-NPM_ONLY = ("bin", "README.md")
+NPM_ONLY = ("bin", "*.d.ts", "README.md")
 
 
 def package(node_modules: Path, name: str) -> Path:

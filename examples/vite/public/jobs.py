@@ -1,0 +1,29 @@
+"""The primes below a number, counted block by block."""
+
+import asyncio
+from typing import Any
+
+from durably_web import Step, job
+
+
+async def count_primes(start: int, stop: int, pause: float) -> int:
+    """How many primes there are in [start, stop). The pause is for who wants to watch."""
+    await asyncio.sleep(pause)
+    composite = bytearray(stop - start)
+    for divisor in range(2, int(stop**0.5) + 1):
+        for number in range(max(divisor * divisor, -(-start // divisor) * divisor), stop, divisor):
+            composite[number - start] = 1
+    return composite.count(0) - len(range(start, min(stop, 2)))
+
+
+@job
+async def primes(step: Step, input: dict[str, Any]) -> dict[str, int]:
+    below, block = input["below"], input.get("block", 10_000)
+    starts = range(0, below, block)
+    found = 0
+    for number, start in enumerate(starts, 1):
+        # Stored when it returns: whatever ends this tab, no block is counted twice.
+        found += await step.run("count", count_primes, start, min(start + block, below), input.get("pause", 0))
+        step.progress(number, total=len(starts), message=f"{found} below {min(start + block, below)}")
+    step.log.info("counted", primes=found)
+    return {"primes": found}
