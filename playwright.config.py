@@ -22,6 +22,8 @@ LAUNCH_ARGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # Otherwise a new tab gets the process that was started in reserve before it: nobody could tell which one is whose.
+    "--disable-features=SpareRendererForSitePerProcess",
 )
 
 # Chromium's sandbox refuses to start for root, which is who we are in a container.
