@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 from durably_web.errors import InvalidInput
+from durably_web.ids import is_id
 
 _LONGEST = 1000 * 365.25 * 86400
 _LAST_MOMENT = 253_402_300_799_999
@@ -66,6 +67,11 @@ def moment_of(when: object, what: str) -> int:
             f"{what} is a datetime with a time zone, such as datetime.now(UTC) + timedelta(hours=1), not {when!r}"
         )
     return min(math.ceil(round(when.timestamp() * 1000, 3)), _LAST_MOMENT)
+
+
+def check_request_id(request_id: object) -> None:
+    if not isinstance(request_id, str) or not is_id(request_id):
+        raise InvalidInput(f"a request's id is a ULID, 26 characters, not {request_id!r}")
 
 
 def check_priority(priority: object) -> None:

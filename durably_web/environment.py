@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web.clock import Clock
 from durably_web.codec import Codec
+from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
 from durably_web.errors import NotFound
 from durably_web.jobs import Job
@@ -25,15 +26,17 @@ class Hooks:
 
     `around_run` is awaited in the place of `Execution.run`, and awaits that; it is called once for each lease.
     `around_step` is entered for each call of a step's function. `at_trigger` is asked where a run is asked for, and
-    what it gives is the `data` of the run's first journal entry.
+    what it gives is the `data` of the run's first journal entry. `watched` is given the coroutine of each execution,
+    and gives the one that is made a task of.
     """
 
-    __slots__ = ("around_run", "around_step", "at_trigger")
+    __slots__ = ("around_run", "around_step", "at_trigger", "watched")
 
     def __init__(self) -> None:
         self.around_run: Callable[[Execution], Coroutine[Any, Any, object]] | None = None
         self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
         self.at_trigger: Callable[[], str | None] | None = None
+        self.watched: Callable[[str, Coroutine[Any, Any, object]], Coroutine[Any, Any, object]] | None = None
 
 
 class Environment(NamedTuple):
@@ -50,6 +53,7 @@ class Environment(NamedTuple):
     polling_interval: float
     preserve_steps: bool
     hooks: Hooks
+    shutdown: Shutdown
 
     def origin(self) -> str | None:
         """What is to be kept with a run that is asked for now."""

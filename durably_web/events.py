@@ -2,7 +2,8 @@
 
 An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
 `step:start` and `run:lease-renewed`, which would cost a write each; `run:pause` and `run:resume`, which change no
-run's course; `step:cancel`, whose run is not its worker's any more; and `worker:error`, which may have no run.
+run's course; `step:cancel`, whose run is not its worker's any more; `worker:error`, which may have no run; and
+`worker:shutdown`, which tells that the engine is about to stop.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ EventType = Literal[
     "step:cancel",
     "log:write",
     "worker:error",
+    "worker:shutdown",
 ]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 
@@ -68,6 +70,7 @@ class Event(NamedTuple):
     context: str | None = None
     until: Instant | None = None
     waits_for: str | None = None
+    reason: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -106,4 +109,5 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "step:cancel": (("step_name", "stepName"),),
     "log:write": (("step_name", "stepName"), ("level", "level"), ("message", "message"), ("data", "data")),
     "worker:error": (("error", "error"), ("context", "context")),
+    "worker:shutdown": (("reason", "reason"),),
 }

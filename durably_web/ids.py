@@ -8,6 +8,9 @@ from collections.abc import Callable
 from durably_web.clock import Clock
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_CHARACTERS = frozenset(_ALPHABET)
+_LENGTH = 26
+_BITS = 128
 _RANDOM_BITS = 80
 
 
@@ -32,5 +35,28 @@ class IdMaker:
             self._last_random = int.from_bytes(self._random(10), "big") >> 1
         else:
             self._last_random += 1
-        number = (self._last_time << _RANDOM_BITS) | self._last_random
-        return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
+        return _text((self._last_time << _RANDOM_BITS) | self._last_random)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is a ULID: 26 characters of the alphabet that stand for at most 128 bits."""
+    return len(text) == _LENGTH and text[0] <= "7" and set(text) <= _CHARACTERS
+
+
+def counted_up(start: str, by: int) -> str:
+    """The ULID `by` behind another one. Raises `ValueError` where none is left."""
+    number = 0
+    for character in start:
+        number = number << 5 | _ALPHABET.index(character)
+    if (number := number + by) >> _BITS:
+        raise ValueError(f"there is no id {by} behind {start}")
+    return _text(number)
+
+
+def first_id(moment: int) -> str:
+    """The lowest ULID of a moment, in milliseconds since the epoch: all from before sort in front of it."""
+    return _text(max(moment, 0) << _RANDOM_BITS)
+
+
+def _text(number: int) -> str:
+    return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from durably_web import calls
 from durably_web.clock import Timer
@@ -52,6 +54,8 @@ class Worker:
         # Counted, so that what began before a stop knows that it is meant.
         self._stops = 0
         self._paused = False
+        # Of the workers that are gone when this one starts: under which runs they died, where that is known.
+        self._blamed: list[str] | None = None
         # As far as the last claim saw.
         self._next_at: int | None = None
         self._keyed = True
@@ -60,6 +64,7 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to claim and execute. Runs whose worker is known to be dead are taken up at once."""
+        self._environment.shutdown.reason = None
         if self._loop is None:
             stops = self._stops
             await self._enter()
@@ -69,6 +74,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Claim nothing more, finish the current step of each run, and give the leases back."""
+        self.announce_stop("stop")
         self._stops += 1
         self._store.changes.notify(RUNNABLE)
         self._store.changes.notify(RECOVERY)
@@ -87,9 +93,9 @@ class Worker:
     def close(self) -> None:
         self._caller.close()
 
-    def interrupt(self, run_id: str) -> None:
-        """The run was cancelled: end its execution here, if there is one."""
-        if run_id in self._executing:
+    def interrupt(self, run_id: str, generation: int) -> None:
+        """The run was cancelled in that generation: end its execution here, if there is one."""
+        if run_id in self._executing and self._executing[run_id][0].lease.generation == generation:
             self._executing[run_id][0].end(RunInterrupted())
 
     def suspend(self, run_id: str) -> None:
@@ -105,6 +111,23 @@ class Worker:
         self._paused = False
         self._store.changes.notify(RUNNABLE)
 
+    def blame(self, run_id: str | None) -> None:
+        """Before the start: the worker before this one died under this run, or under none. Its other runs are innocent:
+        they are taken up as if it had given them back."""
+        self._blamed = [] if run_id is None else [run_id]
+
+    def announce_stop(self, reason: str) -> None:
+        """Tell listeners, and step functions that ask, that the engine is about to stop. Once for each reason."""
+        shutdown = self._environment.shutdown
+        if shutdown.reason == reason:
+            return
+        shutdown.reason = reason
+        if self._emitter.hears("worker:shutdown"):
+            now = instant(self._clock.now())
+            self._emitter.emit(
+                Event("worker:shutdown", None, None, now, None, None, {}, worker_id=self.worker_id, reason=reason)
+            )
+
     # -- claiming ----------------------------------------------------------------------------------------
 
     async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
@@ -112,6 +135,7 @@ class Worker:
 
         With `max_seconds`, nothing is begun after them; what has begun is finished.
         """
+        self._environment.shutdown.reason = None
         stops = self._stops
         await self._enter()
         deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
@@ -210,10 +234,11 @@ class Worker:
             renew=self._renew,
         )
         self._store.writers += 1
-        around = self._environment.hooks.around_run
-        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(
-            execution.run() if around is None else around(execution), name=f"durably run {lease.run_id}"
-        )
+        around, watched = self._environment.hooks.around_run, self._environment.hooks.watched
+        executing: Coroutine[Any, Any, object] = execution.run() if around is None else around(execution)
+        if watched is not None:
+            executing = watched(lease.run_id, executing)
+        task = asyncio.get_running_loop().create_task(executing, name=f"durably run {lease.run_id}")
         self._executing[lease.run_id] = (execution, task)
         task.add_done_callback(lambda task: self._ended(lease.run_id, task))
         self._beat_later()
@@ -240,8 +265,10 @@ class Worker:
         """Free the leases of workers that are certainly gone, without waiting for their end."""
         owners = await self._store.read(operations.other_owners(self.worker_id))
         if gone := self._store.gone(owners):
-            await self._store.write(operations.free_leases_of(gone))
+            await self._store.write(operations.free_leases_of(gone, self._blamed))
             self._store.changes.notify(RUNNABLE)
+        # Whoever dies from now on has another story.
+        self._blamed = None
 
     def _beat_later(self) -> None:
         if self._heartbeat is None:

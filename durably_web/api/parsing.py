@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from durably_web.ids import is_id
 from durably_web.records import STATUSES
 from durably_web.retry import Debounce
 
@@ -13,13 +14,23 @@ from durably_web.retry import Debounce
 _LONGEST_MS = 100 * 366 * 24 * 3600 * 1000
 
 
+Query = Mapping[str, str | Sequence[str]]
+"""The parameters of a request: one value of each name, or a list of values where a name came several times."""
+
+
 class Request(NamedTuple):
-    """What is asked for. `query` has the last value of each name; `body` is parsed JSON or `None`."""
+    """What is asked for. `body` is parsed JSON or `None`.
+
+    `id`, a ULID that the asker has made, is what a request that comes again is known by: it has the effect of one, and
+    gets the same kind of answer. Where it makes a run, that has this id, and of many runs the first. Without an id
+    each request is another one.
+    """
 
     method: str
     path: str
-    query: Mapping[str, str] = {}
+    query: Mapping[str, str | Sequence[str]] = {}
     body: Any = None
+    id: str | None = None
 
 
 class BadRequest(Exception):
@@ -29,16 +40,47 @@ class BadRequest(Exception):
 # -- the query ---------------------------------------------------------------------------------------------
 
 
-def required(query: Mapping[str, str], name: str) -> str:
+def request_id(given: object) -> str | None:
+    if given is not None and not (isinstance(given, str) and is_id(given)):
+        raise BadRequest("the request's id must be a ULID: 26 characters from 0 to 9 and A to Z, without I, L, O, U")
+    return given
+
+
+def check_query(query: Query, known: tuple[str, ...], several: tuple[str, ...], path: str) -> None:
+    """Raises `BadRequest` for a name that is not `known`, where `label.` stands for all that begin like it, and for
+    several values of one that is not among `several`."""
+    labels = "label." in known
+    unknown = [name for name in query if name not in known and not (labels and name.startswith("label."))]
+    if unknown:
+        told = f"it knows {', '.join(known)}" if known else "it knows none"
+        raise BadRequest(f"{path} has no parameter {', '.join(sorted(unknown))}; {told}")
+    for name, value in query.items():
+        if isinstance(value, str):
+            continue
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+            raise BadRequest(f"{name} must be a string")
+        if name not in several:
+            raise BadRequest(f"{name} must be given once")
+
+
+def optional(query: Query, name: str) -> str | None:
+    """The value of a parameter that was given once, or not."""
     value = query.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"{name} must be given once")
+    return value
+
+
+def required(query: Query, name: str) -> str:
+    value = optional(query, name)
     if not value:
         raise BadRequest(f"{name} is missing")
     return value
 
 
-def whole(query: Mapping[str, str], name: str) -> int | None:
+def whole(query: Query, name: str) -> int | None:
     """A whole number from 0 on."""
-    text = query.get(name)
+    text = optional(query, name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
@@ -46,20 +88,25 @@ def whole(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def which(query: Mapping[str, str]) -> dict[str, Any]:
-    """The conditions of a list of runs: `jobName`, `status` (several with commas), `label.<key>`, `createdBefore`."""
+def which(query: Query) -> dict[str, Any]:
+    """The conditions of a list of runs: `jobName`, which may come several times, `status` (several with commas),
+    `label.<key>`, `createdBefore`."""
     found: dict[str, Any] = {}
-    if "status" in query:
-        found["status"] = query["status"].split(",")
+    status = optional(query, "status")
+    if status is not None:
+        found["status"] = status.split(",")
         if not set(found["status"]) <= set(STATUSES):
             raise BadRequest(f"status must be one of {', '.join(STATUSES)}")
     if "jobName" in query:
-        found["job"] = required(query, "jobName")
-    labels = {name.removeprefix("label."): value for name, value in query.items() if name.startswith("label.")}
+        names = query["jobName"]
+        found["job"] = [names] if isinstance(names, str) else list(names)
+        if not found["job"] or not all(found["job"]):
+            raise BadRequest("jobName is missing")
+    labels = {name.removeprefix("label."): required(query, name) for name in query if name.startswith("label.")}
     if labels:
         found["labels"] = labels
     if "createdBefore" in query:
-        found["created_before"] = moment(query["createdBefore"], "createdBefore")
+        found["created_before"] = moment(optional(query, "createdBefore"), "createdBefore")
     return found
 
 

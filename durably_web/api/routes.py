@@ -23,14 +23,8 @@ async def answer(durably: Durably, request: Request) -> Any:
     route = ROUTES.get((request.method, request.path))
     if route is None:
         raise NotFound(f"there is no {request.method} {request.path}")
-    unknown = [
-        name
-        for name in request.query
-        if name not in route.query and not ("label." in route.query and name.startswith("label."))
-    ]
-    if unknown:
-        known = f"it knows {', '.join(route.query)}" if route.query else "it knows none"
-        raise BadRequest(f"{request.path} has no parameter {', '.join(sorted(unknown))}; {known}")
+    parsing.request_id(request.id)
+    parsing.check_query(request.query, route.query, route.several, request.path)
     return await route.handler(durably, request)
 
 
@@ -40,7 +34,8 @@ async def answer(durably: Durably, request: Request) -> Any:
 async def _trigger(durably: Durably, request: Request) -> Any:
     body = parsing.fields(request.body, "a trigger", parsing.TRIGGER_FIELDS)
     job = parsing.text(body.get("jobName"), "jobName")
-    return _made(await durably.trigger(job, body.get("input"), **parsing.trigger_options(body)))
+    options = parsing.trigger_options(body)
+    return _made(await durably.trigger(job, body.get("input"), request_id=request.id, **options))
 
 
 async def _trigger_many(durably: Durably, request: Request) -> Any:
@@ -56,7 +51,7 @@ async def _trigger_many(durably: Durably, request: Request) -> Any:
             asked.append({"input": given.get("input"), **parsing.trigger_options(given)})
         except BadRequest as error:
             raise BadRequest(f"items[{number}]: {error}") from None
-    handles: list[RunHandle[Any]] = await durably.trigger_many(job, asked)
+    handles: list[RunHandle[Any]] = await durably.trigger_many(job, asked, request_id=request.id)
     return [_made(handle) for handle in handles]
 
 
@@ -65,7 +60,8 @@ def _made(handle: RunHandle[Any]) -> dict[str, Any]:
 
 
 async def _signal(durably: Durably, request: Request) -> Any:
-    await durably.signal(_run_id(request), parsing.required(request.query, "name"), request.body)
+    run_id, name = _run_id(request), parsing.required(request.query, "name")
+    await durably.signal(run_id, name, request.body, request_id=request.id)
     return _DONE
 
 
@@ -77,7 +73,7 @@ async def _runs(durably: Durably, request: Request) -> Any:
         **parsing.which(request.query),
         limit=parsing.whole(request.query, "limit"),
         offset=parsing.whole(request.query, "offset"),
-        after=request.query.get("after"),
+        after=parsing.optional(request.query, "after"),
     )
     return [run.to_wire() for run in runs]
 
@@ -100,7 +96,7 @@ async def _logs(durably: Durably, request: Request) -> Any:
 
 async def _events(durably: Durably, request: Request) -> Any:
     """One page of stored events; `ended` says that no more can follow."""
-    run_id = request.query.get("runId")
+    run_id = parsing.optional(request.query, "runId")
     after = parsing.whole(request.query, "after") or 0
     limit = parsing.whole(request.query, "limit")
     limit = MOST_EVENTS if limit is None else limit
@@ -114,42 +110,54 @@ async def _stats(durably: Durably, request: Request) -> Any:
     return (await durably.stats()).to_wire()
 
 
+async def _health(durably: Durably, request: Request) -> Any:
+    await durably.check_health()
+    return {"ok": True}
+
+
 # -- one run -----------------------------------------------------------------------------------------------
 
 
 async def _cancel(durably: Durably, request: Request) -> Any:
-    await durably.cancel(_run_id(request))
+    await durably.cancel(_run_id(request), request_id=request.id)
     return _DONE
 
 
 async def _retry(durably: Durably, request: Request) -> Any:
-    await durably.retry(_run_id(request))
+    await durably.retry(_run_id(request), request_id=request.id)
     return _DONE
 
 
 async def _retrigger(durably: Durably, request: Request) -> Any:
-    return {**_DONE, "runId": (await durably.retrigger(_run_id(request))).id}
+    return {**_DONE, "runId": (await durably.retrigger(_run_id(request), request_id=request.id)).id}
 
 
 async def _fork(durably: Durably, request: Request) -> Any:
     from_step = parsing.required(request.query, "fromStep") if "fromStep" in request.query else None
-    return {**_DONE, "runId": (await durably.fork(_run_id(request), from_step=from_step)).id}
+    handle = await durably.fork(_run_id(request), from_step=from_step, request_id=request.id)
+    return {**_DONE, "runId": handle.id}
 
 
 async def _delete(durably: Durably, request: Request) -> Any:
-    await durably.delete_run(_run_id(request))
+    await durably.delete_run(_run_id(request), request_id=request.id)
     return _DONE
 
 
 async def _pause(durably: Durably, request: Request) -> Any:
     run_id, job = _run_or_job(request)
-    await (durably.pause(run_id) if run_id is not None else durably.pause_job(job))
+    if run_id is not None:
+        await durably.pause(run_id, request_id=request.id)
+    else:
+        await durably.pause_job(job, request_id=request.id)
     return _DONE
 
 
 async def _resume(durably: Durably, request: Request) -> Any:
     run_id, job = _run_or_job(request)
-    await (durably.resume(run_id) if run_id is not None else durably.resume_job(job))
+    if run_id is not None:
+        await durably.resume(run_id, request_id=request.id)
+    else:
+        await durably.resume_job(job, request_id=request.id)
     return _DONE
 
 
@@ -170,40 +178,46 @@ def _run_or_job(request: Request) -> tuple[str | None, str]:
 
 def _bulk(verb: str) -> Handler:
     async def handler(durably: Durably, request: Request) -> Any:
-        return {"count": await getattr(durably, f"{verb}_runs")(**parsing.which(request.query))}
+        change = getattr(durably, f"{verb}_runs")
+        return {"count": await change(request_id=request.id, **parsing.which(request.query))}
 
     return handler
 
 
 async def _purge(durably: Durably, request: Request) -> Any:
     body = parsing.fields(request.body, "the body", ("olderThan", "olderThanMs", "limit"))
-    limit = {"limit": parsing.count(body["limit"], "limit")} if "limit" in body else {}
-    return {"count": await durably.purge_runs(older_than=parsing.age_or_moment(body), **limit)}
+    limit: dict[str, Any] = {"limit": parsing.count(body["limit"], "limit")} if "limit" in body else {}
+    age = parsing.age_or_moment(body)
+    return {"count": await durably.purge_runs(older_than=age, request_id=request.id, **limit)}
 
 
 Handler = Callable[["Durably", Request], Awaitable[Any]]
 
 
 class Route(NamedTuple):
-    """`query` names the parameters; `label.` stands for all that begin like it."""
+    """`query` names the parameters; `label.` stands for all that begin like it. `several` are those that may come
+    more than once."""
 
     handler: Handler
     query: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
 
 
 _RUN = ("runId",)
+_JOBS = ("jobName",)
 _FILTER = ("jobName", "status", "label.", "createdBefore")
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/trigger"): Route(_trigger),
     ("POST", "/trigger-many"): Route(_trigger_many),
     ("POST", "/signal"): Route(_signal, ("runId", "name")),
-    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after")),
+    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after"), _JOBS),
     ("GET", "/run"): Route(_run, _RUN),
     ("GET", "/steps"): Route(_steps, _RUN),
     ("GET", "/logs"): Route(_logs, _RUN),
     ("GET", "/events"): Route(_events, ("runId", "after", "limit")),
     ("GET", "/stats"): Route(_stats),
+    ("GET", "/health"): Route(_health),
     ("POST", "/cancel"): Route(_cancel, _RUN),
     ("POST", "/retry"): Route(_retry, _RUN),
     ("POST", "/retrigger"): Route(_retrigger, _RUN),
@@ -212,5 +226,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/pause"): Route(_pause, ("runId", "jobName")),
     ("POST", "/resume"): Route(_resume, ("runId", "jobName")),
     ("POST", "/purge"): Route(_purge),
-    **{("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER) for verb in "cancel retry pause resume delete".split()},
+    **{
+        ("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER, _JOBS)
+        for verb in "cancel retry pause resume delete".split()
+    },
 }

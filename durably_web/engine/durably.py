@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from durably_web import calls
 from durably_web.arguments import Duration, seconds_of
 from durably_web.backends import Durability, open_executor
 from durably_web.clock import Clock, SystemClock
 from durably_web.codec import Codec, JsonCodec
+from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
 from durably_web.engine.control import Control
 from durably_web.environment import Environment, Hooks
@@ -86,6 +88,7 @@ class Durably(Control):
             polling_interval=polling_interval,
             preserve_steps=preserve_steps,
             hooks=Hooks(),
+            shutdown=Shutdown(),
         )
         worker = Worker(
             environment,
@@ -109,6 +112,7 @@ class Durably(Control):
 
         Raises `NotADatabase`, `SchemaTooNew`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was.
         """
+        calls.refuse_a_beginning_process()
         await self._store.open()
 
     async def start(self) -> None:

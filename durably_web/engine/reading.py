@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from durably_web.arguments import checked_labels
-from durably_web.engine.base import Base, checked_statuses, name_of, no_run
+from durably_web.engine.base import Base, Jobs, checked_statuses, names_of, no_run
 from durably_web.errors import InvalidInput, NotFound, RunCancelled, RunFailed
 from durably_web.events import Event
 from durably_web.jobs import Job
@@ -85,13 +85,13 @@ class Reading(Base):
         self,
         *,
         status: str | Sequence[str] | None = None,
-        job: Job[Any, Any] | str | None = None,
+        job: Jobs | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
         offset: int | None = None,
         after: str | None = None,
     ) -> list[Run]:
-        """Runs, newest first, that meet all conditions.
+        """Runs, newest first, that meet all conditions: of one status or several, of one job or several.
 
         `after` is the id of the last run of the page before; unlike `offset`, it does not shift when new runs come in.
         """
@@ -99,7 +99,7 @@ class Reading(Base):
         for name, number in (("limit", limit), ("offset", offset)):
             if number is not None and number < 0:
                 raise InvalidInput(f"{name} must not be negative, and is {number}")
-        which = Filter(statuses, name_of(job), checked_labels(labels), after=after)
+        which = Filter(statuses, names_of(job), checked_labels(labels), after=after)
         return await self._store.read(operations.get_runs(which, self._codec, limit, offset))
 
     async def get_failed_runs(self) -> list[Run]:
@@ -117,6 +117,10 @@ class Reading(Base):
     async def stats(self) -> Stats:
         """How many runs there are by status and job, and which jobs are paused. Counts all runs there are."""
         return await self._store.read(operations.stats())
+
+    async def check_health(self) -> None:
+        """Return if the database answers. Raises `StoreError` if it does not."""
+        await self._store.read(operations.schema_version())
 
     # -- events ------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Triggering(Reading):
         delay: Duration | None = None,
         run_at: datetime.datetime | None = None,
         debounce: Debounce | Duration | None = None,
+        request_id: str | None = None,
     ) -> RunHandle[Output]: ...
 
     @overload
@@ -76,9 +77,12 @@ class Triggering(Reading):
         delay: Duration | None = None,
         run_at: datetime.datetime | None = None,
         debounce: Debounce | Duration | None = None,
+        request_id: str | None = None,
     ) -> RunHandle[Any]: ...
 
-    async def trigger(self, job: Job[Any, Any] | str, input: Any = None, **options: Any) -> RunHandle[Any]:
+    async def trigger(
+        self, job: Job[Any, Any] | str, input: Any = None, *, request_id: str | None = None, **options: Any
+    ) -> RunHandle[Any]:
         """Ask for a run. It is stored when this returns, and will be executed, whatever happens to this process.
 
         An `idempotency_key` that the job has had before gives the first run.
@@ -92,32 +96,46 @@ class Triggering(Reading):
         `priority`: higher first, then older first. The run is due after `delay` seconds, or at `run_at` (a datetime
         with a time zone), or at once. Raises `NotFound` for a job that is not registered, and `InvalidInput`; then
         there is no run.
+
+        `request_id`, a ULID, becomes the new run's id, and asking again with it has the effect of asking once.
         """
         if unknown := options.keys() - _OPTIONS:
             raise TypeError(f"trigger() has no {', '.join(sorted(unknown))}; it has {', '.join(_OPTIONS)}")
         found = self._environment.known_job(job)
-        asked = self._asked(found, input, **options)
+        asked = self._asked(found, input, self._request_id(request_id), self._clock.now(), **options)
+        return await self._trigger(found, asked)
+
+    async def _trigger(self, job: Job[Any, Any], asked: Trigger) -> RunHandle[Any]:
         triggered = await self._store.write(operations.trigger(asked))
         if triggered.disposition is None:
             raise self._conflict(triggered.run_id, asked)
         await self._tell_of_trigger(asked, triggered)
-        return RunHandle(cast("Control", self), found, triggered.run_id, triggered.disposition)
+        return RunHandle(cast("Control", self), job, triggered.run_id, triggered.disposition)
 
     @overload
     async def trigger_many(
-        self, job: Job[Input, Output], items: Iterable[Mapping[str, Any]]
+        self, job: Job[Input, Output], items: Iterable[Mapping[str, Any]], *, request_id: str | None = None
     ) -> list[RunHandle[Output]]: ...
 
     @overload
-    async def trigger_many(self, job: str, items: Iterable[Mapping[str, Any]]) -> list[RunHandle[Any]]: ...
+    async def trigger_many(
+        self, job: str, items: Iterable[Mapping[str, Any]], *, request_id: str | None = None
+    ) -> list[RunHandle[Any]]: ...
 
-    async def trigger_many(self, job: Job[Any, Any] | str, items: Iterable[Mapping[str, Any]]) -> list[RunHandle[Any]]:
+    async def trigger_many(
+        self, job: Job[Any, Any] | str, items: Iterable[Mapping[str, Any]], *, request_id: str | None = None
+    ) -> list[RunHandle[Any]]:
         """Ask for runs in one transaction: all are stored when this returns, or none.
 
         Each item is `{"input": …}` with any of `trigger`'s options beside it, but `debounce`. Raises what `trigger`
-        raises.
+        raises. The ids of the new runs are `request_id`, where one is given, and those behind it.
         """
         found = self._environment.known_job(job)
+        return await self._trigger_many(found, self._asked_many(found, items, request_id, self._clock.now()))
+
+    def _asked_many(
+        self, job: Job[Any, Any], items: Iterable[Mapping[str, Any]], request_id: str | None, now: int
+    ) -> list[Trigger]:
         asked = []
         if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
             raise InvalidInput(f'items is a list of {{"input": …}}, not {items!r}')
@@ -128,7 +146,11 @@ class Triggering(Reading):
             options = {name: value for name, value in item.items() if name != "input"}
             if unknown := sorted(map(str, options.keys() - _OPTIONS)):
                 raise InvalidInput(f"items[{number}] has {', '.join(unknown)}; known: input, {', '.join(_OPTIONS)}")
-            asked.append(self._asked(found, item.get("input"), **options))
+            run_id = self._request_id(request_id, number)
+            asked.append(self._asked(job, item.get("input"), run_id, now, **options))
+        return asked
+
+    async def _trigger_many(self, job: Job[Any, Any], asked: list[Trigger]) -> list[RunHandle[Any]]:
         try:
             triggered = await self._store.write(operations.trigger_many(asked))
         except ConstraintViolated as error:
@@ -136,17 +158,17 @@ class Triggering(Reading):
             if refused is None:
                 raise
             key = cast(str, asked[refused].concurrency_key)
-            pending = await self._store.read(operations.pending_of(found.name, key))
+            pending = await self._store.read(operations.pending_of(job.name, key))
             which = f"run {pending}" if pending is not None else "another one of these runs"
             raise Conflict(
-                f"items[{refused}]: {which} of job {found.name!r} and key {key!r} is pending already, so none was "
+                f"items[{refused}]: {which} of job {job.name!r} and key {key!r} is pending already, so none was "
                 'stored: choose coalesce="skip", "replace" or "queue"'
             ) from error
         handles: list[RunHandle[Any]] = []
         for one, result in zip(asked, triggered, strict=True):
             assert result.disposition is not None
             await self._tell_of_trigger(one, result)
-            handles.append(RunHandle(cast("Control", self), found, result.run_id, result.disposition))
+            handles.append(RunHandle(cast("Control", self), job, result.run_id, result.disposition))
         return handles
 
     async def trigger_and_wait(
@@ -168,9 +190,10 @@ class Triggering(Reading):
         handle = await self.trigger(found, input, **options)
         return await self.output_of(handle.id, found, timeout, on_progress=on_progress, on_log=on_log)
 
-    async def signal(self, run_id: str, name: str, payload: Any = None) -> None:
+    async def signal(self, run_id: str, name: str, payload: Any = None, *, request_id: str | None = None) -> None:
         """Send a signal to a run: to its next `step.wait_for_signal(name)`, now or later. Stored when this returns.
 
+        Sent again with the same `request_id`, a ULID, it is the same signal, and not another one.
         Raises `NotFound`, `Conflict` for a terminal run, and `NotSerializable`.
         """
         check_step_name(name, "a signal's name")
@@ -178,8 +201,8 @@ class Triggering(Reading):
             text = codec.store(payload, self._codec)[0]
         except NotSerializable as error:
             raise NotSerializable(f"the payload of signal {name!r} cannot be stored: {error}") from None
-        request_id, now = self._make_id(), self._clock.now()
-        signalled = await self._store.write(operations.signal(run_id, name, text, request_id, now))
+        asked = self._request_id(request_id)
+        signalled = await self._store.write(operations.signal(run_id, name, text, asked, self._clock.now()))
         if not signalled.stored:
             if signalled.status is None:
                 raise no_run(run_id)
@@ -192,6 +215,8 @@ class Triggering(Reading):
         self,
         job: Job[Any, Any],
         input: Any,
+        run_id: str,
+        now: int,
         *,
         idempotency_key: str | None = None,
         concurrency_key: str | None = None,
@@ -203,14 +228,13 @@ class Triggering(Reading):
         debounce: Debounce | Duration | None = None,
     ) -> Trigger:
         text = job.encode_input(input, self._codec)
-        now = self._clock.now()
         moment = None if delay is None and run_at is None else due_at(delay, run_at, now)
         checked = {} if labels is None else checked_labels(labels)
         if idempotency_key is not None:
             check_text(idempotency_key, "an idempotency key")
         if priority != 0 or type(priority) is not int:
             check_priority(priority)
-        asked = Trigger(self._make_id(), job.name, text, checked, now, idempotency_key, priority, moment)
+        asked = Trigger(run_id, job.name, text, checked, now, idempotency_key, priority, moment)
         if (origin := self._environment.origin()) is not None:
             asked = asked._replace(origin=origin)
         if concurrency_key is None:
@@ -244,13 +268,15 @@ class Triggering(Reading):
         )
 
     async def _tell_of_trigger(self, asked: Trigger, triggered: Triggered) -> None:
-        if triggered.disposition == "created" and self._emitter.hears("run:trigger"):
-            assert triggered.seq is not None
+        seq, disposition = triggered.seq, triggered.disposition
+        if seq is not None and disposition == "coalesced":
+            await self._tell_of(triggered.run_id, "run:coalesced", seq)
+        elif seq is not None and self._emitter.hears("run:trigger") and self._is_new(seq):
             value = self._codec.decode(asked.input)
             self._emitter.emit(
                 entry_event(
                     "run:trigger",
-                    triggered.seq,
+                    seq,
                     1,
                     asked.run_id,
                     asked.job_name,
@@ -262,7 +288,5 @@ class Triggering(Reading):
                     value,
                 )
             )
-        elif triggered.seq is not None and triggered.disposition == "coalesced":
-            await self._tell_of(triggered.run_id, "run:coalesced", triggered.seq)
-        if triggered.disposition != "idempotent":
+        if disposition != "idempotent":
             self._notify(RUNNABLE)

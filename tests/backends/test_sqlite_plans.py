@@ -53,8 +53,8 @@ WORK: tuple[Operation[Any], ...] = (
     operations.child_outcome("r"),
     operations.signal("r", "s", "1", "q", 1),
     operations.cancel(["r"], "q", 1),
-    operations.pause(["r"]),
-    operations.resume(["r"]),
+    operations.pause(["r"], "q", 1),
+    operations.resume(["r"], "q", 1),
 )
 
 
@@ -146,13 +146,13 @@ def _behind_the_rate_of_a_key(database: sqlite3.Connection, count: int) -> None:
 
 
 def _of_a_paused_job(database: sqlite3.Connection, count: int) -> None:
-    _send(database, operations.pause_job("j"))
+    _send(database, operations.pause_job("j", "q", 1))
     _ask(database, range(count), "j", None)
 
 
 def _paused(database: sqlite3.Connection, count: int) -> None:
     _ask(database, range(count), "j", None)
-    _send(database, operations.pause([f"j {number:06}" for number in range(count)]))
+    _send(database, operations.pause([f"j {number:06}" for number in range(count)], "q", 1))
 
 
 def _delayed(database: sqlite3.Connection, count: int) -> None:

@@ -55,6 +55,9 @@ REPEATED = (
     "resume",
     "pause_job",
     "resume_job",
+    "store_refusals",
+    "find_answer",
+    "store_answer",
     "cancel",
     "retry",
     "delete_runs",
@@ -201,7 +204,8 @@ async def a_refused_trigger_of_many_stores_none(backend: Backend) -> None:
 async def claims_follow_priority_and_age(backend: Backend) -> None:
     executor = await _open(backend)
     for by_limits in (False, True):
-        await executor.run(Batch("write", (Statement("DELETE FROM durably_runs"),)))
+        emptied = ("DELETE FROM durably_runs", "DELETE FROM durably_journal")
+        await executor.run(Batch("write", tuple(Statement(sql) for sql in emptied)))
         for number, run_id in enumerate(("a", "b", "c", "d")):
             options: Any = {"a": {"run_at": NOW + 50}, "c": {"priority": 5}}.get(run_id, {})
             await _send(executor, operations.trigger(trigger(run_id, now=NOW + number, **options)))

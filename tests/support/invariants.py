@@ -140,7 +140,7 @@ class _Model:
         if type_ in _CHANGES:
             allowed, after = _CHANGES[type_]
             assert self.status in allowed, f"after the status {self.status}: {where}"
-            self._change(type_, detail, where)
+            self._change(number, type_, detail, where)
             self.status = "waiting" if type_ == "run:retry" and self.status == "leased" else after
 
     def _add_step(self, type_: str, name: str, detail: Any, where: str) -> None:
@@ -156,12 +156,14 @@ class _Model:
         elif type_ == "step:fail":
             self._failed.add(name)
 
-    def _change(self, type_: str, detail: Any, where: str) -> None:
+    def _change(self, number: int, type_: str, detail: Any, where: str) -> None:
         if type_ == "run:coalesced":
             assert self.leases == 0, f"after a lease: {where}"
         elif type_ == "run:fail" and self.status != "leased":
             allowed = ("PoisonRun: ", "TimeoutError: the run took longer")
-            assert detail["error"].startswith(allowed), f"without a lease: {where}"
+            # Or it was refused before it could begin.
+            refused = number == 2 and self.leases == 0
+            assert refused or detail["error"].startswith(allowed), f"without a lease: {where}"
         elif type_ == "run:retry":
             self.begun = self.begun and self.status == "leased"
             self._failed.clear()

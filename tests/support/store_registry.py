@@ -8,7 +8,7 @@ from typing import Any
 from durably_web.codec import JsonCodec
 from durably_web.store import operations
 from durably_web.store.batch import Operation
-from durably_web.store.operations import Entry, Filter, JobLimits
+from durably_web.store.operations import Entry, Filter, JobLimits, Refusal
 from tests.support.store_scene import (
     DONE,
     EACH_RATED,
@@ -36,14 +36,17 @@ TOOK = Entry(3, "step:complete", "wait", '"1"', NOW, NOW, operations.take_signal
 CHILD = make_child("leased", 3, "call", trigger("new", "child", labels={"a": "b"}))
 KEYED_CHILD = make_child("leased", 4, "call#2", trigger("new 2", key="k", coalesce=None))
 
+REFUSAL = Refusal("new", "none", '{"n":1}', {"a": "b"}, "NotFound: no job", '{"error":"NotFound: no job"}', NOW - 50)
+
 ALL_FILTERS = Filter(
     ["pending", "failed"],
-    "job",
+    ["job"],
     {"a": "b"},
     created_before=NOW + 1,
     ended_before=NOW + 1,
     paused=False,
     after="z",
+    unrequested="q",
 )
 
 
@@ -136,7 +139,12 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.renew_leases([], NOW),
     ],
     "other_owners": [lambda: operations.other_owners("w1"), lambda: operations.other_owners("w2")],
-    "free_leases_of": [lambda: operations.free_leases_of(["w1", "w3"]), lambda: operations.free_leases_of([])],
+    "free_leases_of": [
+        lambda: operations.free_leases_of(["w1", "w3"]),
+        lambda: operations.free_leases_of([]),
+        lambda: operations.free_leases_of(["w1"], ["leased", "none"]),
+        lambda: operations.free_leases_of(["w1"], []),
+    ],
     "write_entries": [
         lambda: operations.write_entries("leased", 1, [DONE], None),
         lambda: operations.write_entries("leased", 1, [DONE, LOG, PROGRESS], '{"current":1}'),
@@ -200,6 +208,19 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.pending_of("job", "c"),
         lambda: operations.pending_of("job", "none"),
     ],
+    "store_refusals": [
+        lambda: operations.store_refusals([], NOW),
+        lambda: operations.store_refusals([REFUSAL], NOW),
+        lambda: operations.store_refusals(
+            [REFUSAL, REFUSAL._replace(run_id="new 2", labels={}), REFUSAL._replace(run_id="pending")], NOW
+        ),
+        *[
+            lambda run_id=run_id: operations.store_refusals([REFUSAL._replace(run_id=run_id)], NOW)
+            for run_id in ("pending", "leased", "failed", "completed", "delayed")
+        ],
+    ],
+    "find_answer": [lambda: operations.find_answer("q0"), lambda: operations.find_answer("p0")],
+    "store_answer": [lambda: operations.store_answer("q", 7, NOW)],
     "signal": [
         *[
             lambda run_id=run_id: operations.signal(run_id, "go", '{"by":"me"}', "q", NOW)
@@ -207,17 +228,17 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         ],
     ],
     "pause": [
-        lambda: operations.pause([]),
-        lambda: operations.pause(["pending", "leased", "listening", "completed", "none", "paused"]),
-        lambda: operations.pause(["first"]),
-        lambda: operations.pause(["first", "second", "next 1", "holder", "crashed", "after paused"]),
+        lambda: operations.pause([], "q", NOW),
+        lambda: operations.pause(["pending", "leased", "listening", "completed", "none", "paused"], "q", NOW),
+        lambda: operations.pause(["first"], "q", NOW),
+        lambda: operations.pause(["first", "second", "next 1", "holder", "crashed", "after paused"], "q", NOW),
     ],
     "resume": [
-        lambda: operations.resume([]),
-        lambda: operations.resume(["paused", "pending", "leased", "completed", "none"]),
+        lambda: operations.resume([], "q", NOW),
+        lambda: operations.resume(["paused", "pending", "leased", "completed", "none"], "q", NOW),
     ],
-    "pause_job": [lambda: operations.pause_job("job"), lambda: operations.pause_job("held")],
-    "resume_job": [lambda: operations.resume_job("job"), lambda: operations.resume_job("held")],
+    "pause_job": [lambda: operations.pause_job("job", "q", NOW), lambda: operations.pause_job("held", "q", NOW)],
+    "resume_job": [lambda: operations.resume_job("job", "q", NOW), lambda: operations.resume_job("held", "q", NOW)],
     "cancel": [
         *[
             lambda run_ids=run_ids: operations.cancel(run_ids, "q", NOW)

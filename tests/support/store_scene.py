@@ -20,6 +20,7 @@ TABLES: dict[str, int | None] = {
     "durably_signals": 0,
     "durably_paused_jobs": None,
     "durably_starts": 3,
+    "durably_requests": 1,
 }
 
 FEW = JobLimits("few", runs=1)
@@ -133,9 +134,9 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.trigger(trigger("delayed", key="d", run_at=NOW + 10_000))
     yield operations.trigger(trigger("paused", key="p"))
     yield operations.trigger(trigger("after paused", key="p"))
-    yield operations.pause(["paused"])
+    yield operations.pause(["paused"], "p0", NOW)
     yield operations.trigger(trigger("held", "held"))
-    yield operations.pause_job("held")
+    yield operations.pause_job("held", "p1", NOW)
     yield operations.trigger(trigger("pending"))
     yield operations.trigger(trigger("waits", "other", labels={"a": "c"}))
     yield operations.fork("forked", "completed", None, NOW)

@@ -7,7 +7,7 @@ from typing import Any
 from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, JobLimits
-from tests.support.store_registry import CHILD, KEYED_CHILD, TOOK
+from tests.support.store_registry import CHILD, KEYED_CHILD, REFUSAL, TOOK
 from tests.support.store_scene import (
     DONE,
     END,
@@ -22,6 +22,9 @@ from tests.support.store_scene import (
     make_child,
     trigger,
 )
+
+# All that a worker holds in the scene.
+LEASED_BY_W1 = ("leased", "holder", "child", "few 1", "rated 1", "each rated 1")
 
 # What is sent, and the runs and paused jobs of which it changes anything.
 TOUCHED: list[tuple[Operation[Any], set[str]]] = [
@@ -52,11 +55,14 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
     (operations.retrigger("new", "cancelled", NOW), {"new"}),
     (operations.fork("new", "leased", None, NOW), {"new"}),
     (operations.signal("listening", "go", "1", "q", NOW), {"listening"}),
-    (operations.pause(["pending", "completed"]), {"pending"}),
-    (operations.pause(["first"]), {"first", "second"}),
-    (operations.resume(["paused", "pending"]), {"paused"}),
-    (operations.pause_job("other"), {"other"}),
-    (operations.resume_job("held"), {"held"}),
+    (operations.pause(["pending", "completed"], "q", NOW), {"pending"}),
+    (operations.pause(["first"], "q", NOW), {"first", "second"}),
+    (operations.resume(["paused", "pending"], "q", NOW), {"paused", "pending"}),
+    (operations.pause_job("other", "q", NOW), {"other", "job:other"}),
+    (operations.resume_job("held", "q", NOW), {"held", "job:held"}),
+    (operations.store_answer("q", 1, NOW), {""}),
+    (operations.store_refusals([REFUSAL, REFUSAL._replace(run_id="pending")], NOW), {"new"}),
+    (operations.free_leases_of(["w1"], ["leased"]), set(LEASED_BY_W1)),
     (operations.trigger(trigger("new", key="f", coalesce=None)), set()),
     (operations.trigger(trigger("new", key="f", coalesce="skip")), {"first"}),
     (operations.trigger(trigger("new", key="f", coalesce="replace")), {"first"}),
@@ -116,13 +122,39 @@ def lasting(outcome: Any) -> Any:
         case operations.Signalled():
             return outcome.stored
         case operations.Copied():
-            return outcome.seq
+            return outcome.made
+        case operations.Switched():
+            return outcome.runs
+        case operations.Triggered():
+            # Its entry may be gone with the run.
+            return outcome.run_id, outcome.disposition
     return outcome
 
+
+# The run that was made is gone again.
+_DELETED: list[Operation[Any] | str] = [
+    operations.cancel(["new"], "q8", NOW),
+    operations.delete_runs(["new"], "q9", NOW),
+]
 
 # What was sent; what happened then (a run's id: it was claimed, by another worker); and it is sent again.
 LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     (operations.trigger(trigger("new")), ["new", operations.cancel(["new"], "q9", NOW)]),
+    *[
+        (operations.trigger(asked), _DELETED)
+        for asked in (
+            trigger("new"),
+            trigger("new", labels={"a": "b"}),
+            trigger("new", idempotency_key="fresh"),
+            trigger("new", key="none", coalesce=None),
+            trigger("new", key="none", coalesce="queue"),
+            trigger("new", key="none", coalesce="replace", labels={"a": "b"}),
+        )
+    ],
+    (debounced("new", "none", 1), _DELETED),
+    (operations.retrigger("new", "completed", NOW), _DELETED),
+    (operations.fork("new", "completed", None, NOW), _DELETED),
+    (operations.fork("new", "completed", "one", NOW), [operations.delete_runs(["completed"], "q9", NOW), *_DELETED]),
     (operations.trigger(trigger("new", key="none", coalesce=None)), ["new"]),
     (operations.trigger(trigger("new", key="f", coalesce="skip")), ["first"]),
     (operations.trigger(trigger("new", key="f", coalesce="replace")), ["first"]),
@@ -156,6 +188,16 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     (operations.cancel(["child"], "q", NOW), [operations.retry(["child"], "q9", NOW), *_suspended("parent", "child")]),
     (operations.cancel(["parent"], "q", NOW), [operations.retry(["parent"], "q9", NOW), "parent", _born("parent")]),
     (operations.cancel(["first"], "q", NOW), ["second", operations.cancel(["second"], "q9", NOW)]),
+    (operations.pause(["pending"], "q", NOW), [operations.resume(["pending"], "q9", NOW)]),
+    (operations.pause(["first"], "q", NOW), [operations.resume(["first"], "q9", NOW), "first"]),
+    (operations.pause(["pending"], "q", NOW), [operations.cancel(["pending"], "q9", NOW)]),
+    (operations.resume(["paused"], "q", NOW), [operations.pause(["paused"], "q9", NOW)]),
+    (operations.resume(["paused"], "q", NOW), ["paused", operations.cancel(["paused"], "q9", NOW)]),
+    (operations.store_refusals([REFUSAL], NOW), [operations.retry(["new"], "q9", NOW)]),
+    (
+        operations.store_refusals([REFUSAL], NOW),
+        [operations.retry(["new"], "q8", NOW), operations.cancel(["new"], "q9", NOW)],
+    ),
     (operations.retry(["failed"], "q", NOW), [operations.cancel(["failed"], "q9", NOW)]),
     (operations.retry(["failed", "cancelled"], "q", NOW), ["cancelled", operations.cancel(["failed"], "q9", NOW)]),
     (operations.delete_runs(["completed", "leased"], "q", NOW), [operations.delete_runs(["failed"], "q9", NOW)]),

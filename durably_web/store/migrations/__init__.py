@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import LiteralString, cast
 
-LATEST = 2
+LATEST = 3
 
-_MODULES = {1: "m0001_initial", 2: "m0002_waiting"}
+_MODULES = {1: "m0001_initial", 2: "m0002_waiting", 3: "m0003_requests"}
 
 
 def statements(version: int) -> tuple[LiteralString, ...]:

@@ -30,7 +30,7 @@ from durably_web.store.operations.executing import (
     take_signal,
     write_entries,
 )
-from durably_web.store.operations.queueing import Signalled, pause, pause_job, resume, resume_job, signal
+from durably_web.store.operations.queueing import Signalled, Switched, pause, pause_job, resume, resume_job, signal
 from durably_web.store.operations.reading import (
     EventPage,
     Filter,
@@ -42,6 +42,8 @@ from durably_web.store.operations.reading import (
     read_events,
     stats,
 )
+from durably_web.store.operations.refusing import Refusal, store_refusals
+from durably_web.store.operations.repeating import Answered, find_answer, store_answer
 from durably_web.store.operations.requests import Copied, Outcome, cancel, delete_runs, fork, retrigger, retry
 from durably_web.store.operations.schema import apply_migration, create_schema_table, has_schema, schema_version
 from durably_web.store.operations.triggering import (
@@ -54,6 +56,7 @@ from durably_web.store.operations.triggering import (
 )
 
 __all__ = [
+    "Answered",
     "ChildOutcome",
     "Claimed",
     "Coalesce",
@@ -65,7 +68,9 @@ __all__ = [
     "OpenSignal",
     "Outcome",
     "Ownership",
+    "Refusal",
     "Signalled",
+    "Switched",
     "Trigger",
     "Triggered",
     "apply_migration",
@@ -75,6 +80,7 @@ __all__ = [
     "create_child",
     "create_schema_table",
     "delete_runs",
+    "find_answer",
     "find_runs",
     "finish_run",
     "fork",
@@ -100,6 +106,8 @@ __all__ = [
     "schema_version",
     "signal",
     "stats",
+    "store_answer",
+    "store_refusals",
     "suspend_run",
     "take_signal",
     "trigger",

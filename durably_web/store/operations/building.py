@@ -32,10 +32,24 @@ LAST_REQUEST: LiteralString = """
 """
 
 
+# No run has this id, and none had it: one that was deleted left an entry behind.
+NEVER_USED: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ?)"
+
+
 def operation(
     name: str, mode: Mode, decode: Callable[[list[Rows]], T], *statements: tuple[LiteralString, tuple[Value, ...]]
 ) -> Operation[T]:
     return Operation(name, Batch(mode, tuple([Statement(*statement) for statement in statements])), decode)
+
+
+def part_of(request_id: str, name: str) -> str:
+    """The id of a part of a request that is sent in several operations."""
+    return f"{request_id}.{name}"
+
+
+def parts_of(request_id: str) -> tuple[str, str]:
+    """What stands before and behind the ids of all its parts, and of nothing else."""
+    return f"{request_id}.", f"{request_id}/"
 
 
 def nothing(_results: list[Rows]) -> None:

@@ -14,20 +14,21 @@ from durably_web.store.rows import Lease, StoredEntry
 
 # A lease that ends like this was not given back: its worker died, or slept. What the run has stored since the claim
 # tells whether it got anywhere.
-_CRASHED: LiteralString = """
-crashes = 1 + CASE WHEN EXISTS (
+_CRASHES: LiteralString = """
+CASE WHEN EXISTS (
     SELECT 1 FROM durably_journal j
     WHERE j.run_id = durably_runs.id AND j.generation = durably_runs.generation AND j.type LIKE 'step:%'
 ) THEN 0 ELSE crashes END
 """
 
 FREE_EXPIRED: LiteralString = f"""
-UPDATE durably_runs SET status = 'pending', {_CRASHED}, {NO_LEASE}
+UPDATE durably_runs SET status = 'pending', crashes = 1 + {_CRASHES}, {NO_LEASE}
 WHERE status = 'leased' AND lease_expires_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
 """
 
 FREE_LEASES_OF: LiteralString = f"""
-UPDATE durably_runs SET status = 'pending', {_CRASHED}, {NO_LEASE}
+UPDATE durably_runs SET status = 'pending', {NO_LEASE},
+    crashes = {_CRASHES} + CASE WHEN ? IS NULL OR id IN (SELECT value FROM json_each(?)) THEN 1 ELSE 0 END
 WHERE status = 'leased' AND lease_owner IN (SELECT value FROM json_each(?))
 """
 
@@ -318,6 +319,10 @@ def other_owners(owner: str) -> Operation[list[str]]:
     )
 
 
-def free_leases_of(owners: Iterable[str]) -> Operation[None]:
-    """Free every lease of workers that are known to be dead."""
-    return operation("free_leases_of", "write", nothing, (FREE_LEASES_OF, (texts(owners),)))
+def free_leases_of(owners: Iterable[str], blamed: Iterable[str] | None = None) -> Operation[None]:
+    """Free every lease of workers that are known to be dead.
+
+    Where it is known under which runs they died, those are the `blamed`, and all others are taken for given back.
+    """
+    guilty = None if blamed is None else texts(blamed)
+    return operation("free_leases_of", "write", nothing, (FREE_LEASES_OF, (guilty, guilty, texts(owners))))

@@ -5,7 +5,7 @@ A statement that writes one of them and is not in this table is found by a test.
 
 from __future__ import annotations
 
-from durably_web.store.operations import executing, queueing, triggering
+from durably_web.store.operations import executing, queueing, refusing, triggering
 
 USER_DATA: dict[str, tuple[int, ...]] = {
     triggering.INSERT_RUN: (2,),
@@ -14,6 +14,8 @@ USER_DATA: dict[str, tuple[int, ...]] = {
     triggering.INSERT_COALESCED_ENTRY: (0,),
     triggering.REPLACE_INPUT: (0,),
     triggering.PUT_OFF: (0,),
+    refusing.INSERT_REFUSED_RUN: (2, 3),
+    refusing.INSERT_FAILURE: (0,),
     executing.INSERT_CHILD: (2,),
     executing.INSERT_ENTRY: (3,),
     executing.UPDATE_PROGRESS: (0,),

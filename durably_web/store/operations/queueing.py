@@ -8,8 +8,14 @@ from typing import Any, LiteralString, NamedTuple, cast
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
 from durably_web.store.operations.building import ACTIVE, AWAITS, nothing, operation, texts
+from durably_web.store.operations.repeating import forget_old
 
 _ASKED: LiteralString = "(SELECT value FROM json_each(?))"
+
+# A request that comes again, when others have changed the run since, changes nothing.
+_NOT_YET: LiteralString = """
+NOT EXISTS (SELECT 1 FROM durably_requests q WHERE q.request_id = ? AND q.subject = durably_runs.id)
+"""
 
 # A paused run that has not begun lets the next of its key pass.
 UNBLOCK_BEHIND_PAUSED: LiteralString = f"""
@@ -22,20 +28,35 @@ WHERE id IN (
     FROM durably_runs c
     WHERE c.id IN {_ASKED} AND c.concurrency_key IS NOT NULL AND c.blocked = 0 AND c.paused = 0
       AND c.status = 'pending' AND c.holds_key = 0
+      AND NOT EXISTS (SELECT 1 FROM durably_requests q WHERE q.request_id = ? AND q.subject = c.id)
 )
 """
 
-PAUSE_RUNS: LiteralString = f"UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE}"
+PAUSE_RUNS: LiteralString = f"UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE} AND {_NOT_YET}"
 
 # It may have lost its place behind others of its key: whether one of them holds the key, its claim will see.
 RESUME_RUNS: LiteralString = f"""
-UPDATE durably_runs SET paused = 0, blocked = 0 WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1
+UPDATE durably_runs SET paused = 0, blocked = 0 WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1 AND {_NOT_YET}
 """
+
+MARK_RUNS: LiteralString = f"""
+INSERT INTO durably_requests (request_id, subject)
+SELECT ?, id FROM durably_runs WHERE id IN {_ASKED} AND {ACTIVE}
+ON CONFLICT DO NOTHING
+"""
+
+SELECT_MARKED: LiteralString = "SELECT subject FROM durably_requests WHERE request_id = ?"
 
 SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
 
-PAUSE_JOB: LiteralString = "INSERT INTO durably_paused_jobs (job_name) VALUES (?) ON CONFLICT DO NOTHING"
-RESUME_JOB: LiteralString = "DELETE FROM durably_paused_jobs WHERE job_name = ?"
+_JOB_NOT_YET: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_requests WHERE request_id = ? AND subject = ?)"
+
+PAUSE_JOB: LiteralString = f"""
+INSERT INTO durably_paused_jobs (job_name) SELECT ? WHERE {_JOB_NOT_YET} ON CONFLICT DO NOTHING
+"""
+RESUME_JOB: LiteralString = f"DELETE FROM durably_paused_jobs WHERE job_name = ? AND {_JOB_NOT_YET}"
+
+MARK_JOB: LiteralString = "INSERT INTO durably_requests (request_id, subject) VALUES (?, ?) ON CONFLICT DO NOTHING"
 
 INSERT_SIGNAL: LiteralString = f"""
 INSERT INTO durably_signals (run_id, number, name, payload, created_at, request_id)
@@ -58,36 +79,62 @@ SELECT (SELECT status FROM durably_runs WHERE id = ?),
 """
 
 
-def _statuses(results: list[Rows]) -> dict[str, Status]:
-    return dict(cast("list[tuple[str, Status]]", results[-1]))
+class Switched(NamedTuple):
+    """The runs that a request has paused or resumed, now or when it came first, and the status of each that was
+    asked for and exists."""
+
+    runs: frozenset[str]
+    statuses: dict[str, Status]
 
 
-def pause(run_ids: Sequence[str]) -> Operation[dict[str, Status]]:
-    """Let nobody claim those of these runs that are not terminal. Gives the status of each that exists."""
+def _switched(results: list[Rows]) -> Switched:
+    marked, statuses = results[-2:]
+    return Switched(frozenset(str(row[0]) for row in marked), dict(cast("list[tuple[str, Status]]", statuses)))
+
+
+def pause(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Switched]:
+    """Let nobody claim those of these runs that are not terminal."""
     asked = texts(run_ids)
     return operation(
         "pause",
         "write",
-        _statuses,
-        (UNBLOCK_BEHIND_PAUSED, (asked, asked)),
-        (PAUSE_RUNS, (asked,)),
+        _switched,
+        forget_old(now),
+        (UNBLOCK_BEHIND_PAUSED, (asked, asked, request_id)),
+        (PAUSE_RUNS, (asked, request_id)),
+        (MARK_RUNS, (request_id, asked)),
+        (SELECT_MARKED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
     )
 
 
-def resume(run_ids: Sequence[str]) -> Operation[dict[str, Status]]:
-    """Let these runs be claimed again. Gives the status of each that exists."""
+def resume(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Switched]:
+    """Let those of these runs that are not terminal be claimed again."""
     asked = texts(run_ids)
-    return operation("resume", "write", _statuses, (RESUME_RUNS, (asked,)), (SELECT_STATUSES, (asked,)))
+    return operation(
+        "resume",
+        "write",
+        _switched,
+        forget_old(now),
+        (RESUME_RUNS, (asked, request_id)),
+        (MARK_RUNS, (request_id, asked)),
+        (SELECT_MARKED, (request_id,)),
+        (SELECT_STATUSES, (asked,)),
+    )
 
 
-def pause_job(job_name: str) -> Operation[None]:
+def pause_job(job_name: str, request_id: str, now: int) -> Operation[None]:
     """Let nobody claim a run of this job."""
-    return operation("pause_job", "write", nothing, (PAUSE_JOB, (job_name,)))
+    return _switch_job("pause_job", PAUSE_JOB, job_name, request_id, now)
 
 
-def resume_job(job_name: str) -> Operation[None]:
-    return operation("resume_job", "write", nothing, (RESUME_JOB, (job_name,)))
+def resume_job(job_name: str, request_id: str, now: int) -> Operation[None]:
+    return _switch_job("resume_job", RESUME_JOB, job_name, request_id, now)
+
+
+def _switch_job(name: str, switch: LiteralString, job_name: str, request_id: str, now: int) -> Operation[None]:
+    mark = (request_id, f"job:{job_name}")
+    return operation(name, "write", nothing, forget_old(now), (switch, (job_name, *mark)), (MARK_JOB, mark))
 
 
 class Signalled(NamedTuple):

@@ -10,7 +10,7 @@ from durably_web.events import Event
 from durably_web.records import LogEntry, Run, Stats, StepRecord
 from durably_web.store import rows
 from durably_web.store.batch import Operation, Rows, Value
-from durably_web.store.operations.building import operation, texts
+from durably_web.store.operations.building import operation, parts_of, texts
 
 SELECT_RUNS: LiteralString = """
 SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progress, r.attempt, r.idempotency_key,
@@ -53,17 +53,24 @@ COUNT_RUNS: LiteralString = "SELECT job_name, status, count(*) FROM durably_runs
 SELECT_PAUSED_JOBS: LiteralString = "SELECT job_name FROM durably_paused_jobs ORDER BY job_name"
 
 
+_UNREQUESTED: LiteralString = (
+    "NOT EXISTS (SELECT 1 FROM durably_journal j WHERE j.run_id = r.id AND j.request_id > ? AND j.request_id < ?)"
+)
+
+
 class Filter(NamedTuple):
     """Which runs are meant: those that meet all conditions. Instants are milliseconds."""
 
     statuses: Sequence[str] = ()
-    job_name: str | None = None
+    job_names: Sequence[str] = ()
     labels: dict[str, str] | None = None
     created_before: int | None = None
     ended_before: int | None = None
     paused: bool | None = None
     after: str | None = None
     """The id of the last run of the page before."""
+    unrequested: str | None = None
+    """Without those that this request, in all its parts, has an entry for."""
 
 
 def get_run(run_id: str, codec: Codec) -> Operation[Run | None]:
@@ -104,9 +111,12 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
     if which.statuses:
         conditions.append("r.status IN (SELECT value FROM json_each(?))")
         params.append(texts(which.statuses))
-    if which.job_name is not None:
+    if len(which.job_names) == 1:
         conditions.append("r.job_name = ?")
-        params.append(which.job_name)
+        params += which.job_names
+    elif which.job_names:
+        conditions.append("r.job_name IN (SELECT value FROM json_each(?))")
+        params.append(texts(which.job_names))
     for key, value in (which.labels or {}).items():
         conditions.append("r.id IN (SELECT run_id FROM durably_labels WHERE key = ? AND value = ?)")
         params += [key, value]
@@ -123,6 +133,9 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
     if which.after is not None:
         conditions.append("r.id < ?" if newest_first else "r.id > ?")
         params.append(which.after)
+    if which.unrequested is not None:
+        conditions.append(_UNREQUESTED)
+        params += parts_of(which.unrequested)
     return ("WHERE " + " AND ".join(conditions) if conditions else ""), params
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import LiteralString, NamedTuple, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
 from durably_web.store.operations.building import (
     ACTIVE,
     LAST_REQUEST,
+    NEVER_USED,
     NEXT_NUMBER,
     NO_LEASE,
     TERMINAL,
@@ -122,21 +123,22 @@ DELETE FROM durably_journal
 WHERE run_id IN {_ASKED} AND type <> 'run:delete' AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
 """
 
-SELECT_CHANGED: LiteralString = "SELECT run_id, seq FROM durably_journal WHERE request_id = ? ORDER BY seq"
+SELECT_CHANGED: LiteralString = "SELECT run_id, seq, generation FROM durably_journal WHERE request_id = ? ORDER BY seq"
 SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
 
 INSERT_RUN_LIKE: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at)
 SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?
-FROM durably_runs WHERE id = ? AND {TERMINAL}
+FROM durably_runs WHERE id = ? AND {TERMINAL} AND {NEVER_USED}
 ON CONFLICT DO NOTHING
 """
 
-INSERT_FORK: LiteralString = """
+INSERT_FORK: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at, forked_from)
 SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?, id
 FROM durably_runs WHERE id = ? AND (? IS NULL OR EXISTS (
     SELECT 1 FROM durably_journal j WHERE j.run_id = durably_runs.id AND j.step_name = ? AND j.type LIKE 'step:%'))
+  AND {NEVER_USED}
 ON CONFLICT DO NOTHING
 """
 
@@ -152,20 +154,26 @@ WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL
 ON CONFLICT DO NOTHING
 """
 
+SELECT_KNOWN: LiteralString = "SELECT 1 FROM durably_journal WHERE run_id = ? LIMIT 1"
 SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
 
 class Outcome(NamedTuple):
-    """What a request came to: the runs it changed, each with the seq of its entry, and the status of each that
-    was asked for and exists."""
+    """What a request came to, now or when it came first: the runs it changed, each with the seq of its entry and the
+    generation that was then; and the status of each that was asked for and exists."""
 
     changed: dict[str, int]
     statuses: dict[str, Status]
+    generations: dict[str, int]
 
 
 def _outcome(results: list[Rows]) -> Outcome:
-    changed, statuses = results[-2:]
-    return Outcome(dict(cast("list[tuple[str, int]]", changed)), dict(cast("list[tuple[str, Status]]", statuses)))
+    entries, statuses = cast("list[list[tuple[Any, ...]]]", results[-2:])
+    return Outcome(
+        {run_id: seq for run_id, seq, _ in entries},
+        dict(cast("list[tuple[str, Status]]", statuses)),
+        {run_id: generation for run_id, _, generation in entries},
+    )
 
 
 def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
@@ -221,16 +229,19 @@ def delete_runs(
 
 
 class Copied(NamedTuple):
-    """`seq` is that of the new run's first entry, `None` when there is none; `status` is that of the run it was to
-    be like, `None` when that does not exist."""
+    """`made` tells whether there is a new run, or was, and `seq` is that of its first entry; `status` is that of the
+    run it was to be like, `None` when that does not exist."""
 
+    made: bool
     seq: int | None
     status: Status | None
 
 
 def _copied(results: list[Rows]) -> Copied:
-    entry, status = results[2], results[-1]
-    return Copied(cast(int, entry[0][0]) if entry else None, cast("Status | None", status[0][0]) if status else None)
+    entry, known, status = results[2], *results[-2:]
+    return Copied(
+        bool(known), cast(int, entry[0][0]) if entry else None, cast("Status | None", status[0][0]) if status else None
+    )
 
 
 def retrigger(run_id: str, source_id: str, now: int, origin: str | None = None) -> Operation[Copied]:
@@ -239,9 +250,10 @@ def retrigger(run_id: str, source_id: str, now: int, origin: str | None = None) 
         "retrigger",
         "write",
         _copied,
-        (INSERT_RUN_LIKE, (run_id, now, source_id)),
+        (INSERT_RUN_LIKE, (run_id, now, source_id, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
+        (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )
 
@@ -252,9 +264,10 @@ def fork(run_id: str, source_id: str, from_step: str | None, now: int, origin: s
         "fork",
         "write",
         _copied,
-        (INSERT_FORK, (run_id, now, source_id, from_step, from_step)),
+        (INSERT_FORK, (run_id, now, source_id, from_step, from_step, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
         (COPY_RESULTS, (run_id, source_id, source_id, from_step, run_id)),
+        (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )

@@ -8,16 +8,16 @@ from typing import Any, Literal, LiteralString, NamedTuple, cast
 
 from durably_web.records import Disposition
 from durably_web.store.batch import Operation, Rows, Value
-from durably_web.store.operations.building import ACTIVE, LAST_REQUEST, NEXT_NUMBER, operation
+from durably_web.store.operations.building import ACTIVE, LAST_REQUEST, NEVER_USED, NEXT_NUMBER, operation
 
 Coalesce = Literal["skip", "replace", "queue"]
 
 # A limit that is none, as a number that the database can compare.
 _NEVER = 2**53
 
-INSERT_RUN: LiteralString = """
+INSERT_RUN: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at)
-VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)
+SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ? WHERE {NEVER_USED}
 ON CONFLICT DO NOTHING
 """
 
@@ -59,8 +59,7 @@ BLOCKED: LiteralString = f"""
 INSERT_COALESCED_ENTRY: LiteralString = f"""
 INSERT INTO durably_journal (run_id, number, generation, type, data, created_at, request_id)
 SELECT id, {NEXT_NUMBER}, generation, 'run:coalesced', ?, ?, ? FROM durably_runs
-WHERE id = {_PENDING}
-  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE id = ?)
+WHERE id = {_PENDING} AND {NEVER_USED}
   AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)
   AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND idempotency_key = ?)
 """
@@ -98,8 +97,7 @@ AND EXISTS (
 REFUSE: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, created_at)
 SELECT ?, ?, 'refused', '', '', 0
-WHERE EXISTS {_PENDING}
-  AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE id = ?)
+WHERE EXISTS {_PENDING} AND {NEVER_USED}
   AND NOT EXISTS (SELECT 1 FROM durably_runs WHERE job_name = ? AND idempotency_key = ?)
 """
 
@@ -107,7 +105,7 @@ INSERT_KEYED_RUN: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at,
                           concurrency_key, debounced, blocked)
 SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}
-WHERE (? = 'queue' OR NOT EXISTS {_PENDING})
+WHERE (? = 'queue' OR NOT EXISTS {_PENDING}) AND {NEVER_USED}
   AND NOT EXISTS (SELECT 1 FROM durably_journal WHERE request_id = ?)
 ON CONFLICT DO NOTHING
 """
@@ -115,7 +113,7 @@ ON CONFLICT DO NOTHING
 # (the request's own run, the one it was coalesced into and the entry of that, the one with its idempotency key, the
 # one in its way)
 SELECT_KEYED_OUTCOME: LiteralString = f"""
-SELECT (SELECT id FROM durably_runs WHERE id = ?), {_COALESCED},
+SELECT (SELECT run_id FROM durably_journal WHERE run_id = ? LIMIT 1), {_COALESCED},
        (SELECT seq FROM durably_journal WHERE request_id = ? AND type = 'run:coalesced'),
        (SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?), {_PENDING}
 """
@@ -150,7 +148,8 @@ class Trigger(NamedTuple):
 class Triggered(NamedTuple):
     """What became of a trigger: `disposition` is `None` when `run_id` is in its way.
 
-    `seq` is that of the `run:trigger` or the `run:coalesced` entry.
+    `seq` is that of the `run:trigger` or the `run:coalesced` entry; `None` for a run that was there before, or is
+    deleted again.
     """
 
     run_id: str
@@ -219,7 +218,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
     if asked.concurrency_key is not None:
         inserting = _keyed(asked, refuse)
     else:
-        inserting = [(INSERT_RUN, run_values(asked))]
+        inserting = [(INSERT_RUN, (*run_values(asked), run_id))]
     if asked.labels:
         inserting.append((INSERT_LABELS, (run_id,)))
     inserting.append((INSERT_TRIGGER_ENTRY, (asked.origin, run_id)))
@@ -249,7 +248,7 @@ def _keyed(asked: Trigger, refuse: bool) -> _Statements:
     elif asked.coalesce is None and refuse:
         statements.append((REFUSE, (f"refused-{run_id}", job_name, *pending, run_id, *found)))
     values = (*run_values(asked), asked.concurrency_key, int(asked.debounce), *blocked_values(asked))
-    statements.append((INSERT_KEYED_RUN, (*values, asked.coalesce, *pending, run_id)))
+    statements.append((INSERT_KEYED_RUN, (*values, asked.coalesce, *pending, run_id, run_id)))
     return statements
 
 
@@ -258,10 +257,14 @@ def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
         entry = results[1 + bool(asked.labels)]
         if entry:
             return Triggered(asked.run_id, "created", cast(int, entry[0][0]))
-        return Triggered(cast(str, results[-1][0][0]), "idempotent", None)
+        if asked.idempotency_key is not None and results[-1]:
+            return Triggered(cast(str, results[-1][0][0]), "idempotent", None)
+        # It was made when this was first sent, and is deleted by now.
+        return Triggered(asked.run_id, "created", None)
     own, coalesced, coalesced_seq, idempotent, pending = cast("tuple[Any, ...]", results[-1][0])
     if own is not None:
-        return Triggered(own, "created", cast(int, results[-2][0][0]))
+        entry = results[-2]
+        return Triggered(own, "created", cast(int, entry[0][0]) if entry else None)
     if coalesced is not None:
         return Triggered(coalesced, "coalesced", coalesced_seq)
     if idempotent is not None:
