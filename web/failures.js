@@ -7,7 +7,19 @@
 
 /** @typedef {{name: string, message: string}} Failure  An error as it crosses a worker's boundary. */
 
-/** An error that is told apart by its `name`. */
+/**
+ * An error that is told apart by its `name`:
+ *
+ * - `InvalidInput`, `BadRequest`: what was passed cannot be used.
+ * - `NotFound`: there is no such job or run.
+ * - `Conflict`: the state of the run forbids it.
+ * - `RunFailed`, `RunCancelled`: how the run ended that was waited for.
+ * - `TimeoutError`: no answer in time; what was asked for may still happen.
+ * - `StoreUnavailable`: nobody can be asked: the client was closed, its worker or the server is gone.
+ * - `StoreBusy`, `StorageFull`, `StoreNotDurable`, `NotADatabase`, `SchemaTooNew`, `DecryptionFailed`: the database.
+ * - `BootFailed`, and the names of Python's own errors, such as `SyntaxError`: the jobs cannot run.
+ * - `Unauthorized`, `Forbidden`, `PayloadTooLarge`, `TooManyRequests`: what only a server says.
+ */
 export class DurablyError extends Error {
   /**
    * @param {string} name
@@ -18,6 +30,16 @@ export class DurablyError extends Error {
     super(message, options);
     this.name = name;
   }
+}
+
+/**
+ * What the caller passed cannot be used.
+ *
+ * @param {string} message
+ * @param {{cause?: unknown}} [options]
+ */
+export function invalid(message, options) {
+  return new DurablyError("InvalidInput", message, options);
 }
 
 /**

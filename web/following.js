@@ -7,11 +7,12 @@
  * @module
  */
 
-import { DurablyError, failureOf } from "./failures.js";
+import { failureOf } from "./failures.js";
+import { late, Patience } from "./patience.js";
 
 /** @typedef {import("./types.js").DurablyEvent} DurablyEvent */
 /** @typedef {import("./types.js").Run} Run */
-/** @typedef {import("./link.js").Status} Status */
+/** @typedef {import("./types.js").Status} Status */
 
 // After these, a run that somebody waits for may have ended.
 const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
@@ -60,7 +61,7 @@ export class Following {
 
   /**
    * @param {object} link
-   * @param {(method: string, path: string, query: Record<string, string>) => Promise<any>} link.request
+   * @param {(method: string, path: string, query: Record<string, string>, body: null, options: {signal: AbortSignal}) => Promise<any>} link.request
    * @param {() => Status} link.status
    * @param {() => void} link.onTypes  called when `types` has changed
    */
@@ -72,7 +73,7 @@ export class Following {
 
   /** The types of events that must be heard. */
   get types() {
-    return this.#journals.size > 0 ? [...RUN_CHANGES, "journal"] : RUN_CHANGES;
+    return [...(this.#ends.size > 0 ? RUN_CHANGES : []), ...(this.#journals.size > 0 ? ["journal"] : [])];
   }
 
   /** @param {{type: string, runId: string | null, seq: number | null}} event */
@@ -84,7 +85,7 @@ export class Following {
     }
   }
 
-  /** Everybody looks again: another worker is up, or none ever will be. */
+  /** Everybody looks again: there is another connection, or there will never be one. */
   lookAgain() {
     for (const watcher of [...this.#ends, ...this.#journals]) watcher.tell(Infinity);
   }
@@ -93,26 +94,24 @@ export class Following {
    * The run, once it is completed, failed or cancelled.
    *
    * @param {string} runId
-   * @param {number} [timeout]
+   * @param {{signal?: AbortSignal, timeout?: number}} [limits]  `timeout` is for the whole wait
    * @returns {Promise<Run>}
    */
-  async waitForRun(runId, timeout) {
+  async waitForRun(runId, limits = {}) {
     const watcher = new Watcher(runId);
-    const expired = Promise.withResolvers();
-    expired.promise.catch(() => {});
-    const late = () => new DurablyError("TimeoutError", `run ${runId} has not ended within ${timeout} ms`);
-    const timer = timeout === undefined ? undefined : setTimeout(() => expired.reject(late()), timeout);
-    this.#ends.add(watcher);
+    const patience = new Patience(limits, () => late(`run ${runId} has not ended within ${limits.timeout} ms`));
+    this.#watch(this.#ends, watcher);
     try {
       for (;;) {
         watcher.newest = 0;
-        const run = /** @type {Run | undefined} */ (await Promise.race([this.#look("/run", { runId }, watcher), expired.promise]));
+        /** @type {Run | undefined} */
+        const run = await patience.race(this.#look("/run", { runId }, watcher, patience.signal));
         if (run?.isTerminal) return run;
-        await Promise.race([watcher.beyond(0), expired.promise]);
+        await patience.race(watcher.beyond(0));
       }
     } finally {
-      clearTimeout(timer);
-      this.#ends.delete(watcher);
+      patience.end();
+      this.#unwatch(this.#ends, watcher);
     }
   }
 
@@ -120,13 +119,13 @@ export class Following {
    * The stored events behind the one with seq `after`, of a run or of all, and then those to come. Ends when the run does.
    *
    * @param {string} [runId]
-   * @param {number} [after]
+   * @param {{after?: number, signal?: AbortSignal}} [options]
    * @returns {AsyncGenerator<DurablyEvent, void, void>}
    */
-  async *events(runId, after = 0) {
+  async *events(runId, { after = 0, signal } = {}) {
     const watcher = new Watcher(runId);
-    this.#journals.add(watcher);
-    this.#onTypes();
+    const patience = new Patience({ signal }, () => late("never"));
+    this.#watch(this.#journals, watcher);
     let position = after;
     try {
       for (;;) {
@@ -134,32 +133,52 @@ export class Following {
         /** @type {Record<string, string>} */
         const query = { after: String(position), limit: String(EVENTS_AT_ONCE), ...(runId === undefined ? {} : { runId }) };
         /** @type {{events: DurablyEvent[], ended: boolean} | undefined} */
-        const page = await this.#look("/events", query, watcher);
+        const page = await patience.race(this.#look("/events", query, watcher, patience.signal));
         for (const event of page?.events ?? []) {
+          signal?.throwIfAborted();
           position = event.seq ?? position;
           yield event;
         }
         if (page?.ended) return;
         if (page && page.events.length === EVENTS_AT_ONCE) continue;
-        await watcher.beyond(position);
+        await patience.race(watcher.beyond(position));
       }
     } finally {
-      this.#journals.delete(watcher);
-      this.#onTypes();
+      patience.end();
+      this.#unwatch(this.#journals, watcher);
     }
+  }
+
+  /**
+   * @param {Set<Watcher>} watchers
+   * @param {Watcher} watcher
+   */
+  #watch(watchers, watcher) {
+    watchers.add(watcher);
+    if (watchers.size === 1) this.#onTypes();
+  }
+
+  /**
+   * @param {Set<Watcher>} watchers
+   * @param {Watcher} watcher
+   */
+  #unwatch(watchers, watcher) {
+    watchers.delete(watcher);
+    if (watchers.size === 0) this.#onTypes();
   }
 
   /**
    * @param {string} path
    * @param {Record<string, string>} query
    * @param {Watcher} watcher
-   * @returns {Promise<any>}  nothing when there was no worker to ask; the watcher is told when it is worth another look
+   * @param {AbortSignal} signal
+   * @returns {Promise<any>}  nothing when there was nobody to ask; the watcher is told when it is worth another look
    */
-  async #look(path, query, watcher) {
+  async #look(path, query, watcher, signal) {
     try {
-      return await this.#request("GET", path, query);
+      return await this.#request("GET", path, query, null, { signal });
     } catch (error) {
-      // The worker is busy with a step that does not let go: that is no reason to give up.
+      // Whoever answers is busy with a step that does not let go: that is no reason to give up.
       if (failureOf(error).name === "TimeoutError") watcher.tell(Infinity);
       else if (this.#status() !== "starting") throw error;
       return undefined;

@@ -4,7 +4,13 @@
  * @module
  */
 
-/** @typedef {import("./link.js").Status} Status */
+/**
+ * `starting` until requests are accepted; then `leader` (the jobs run in this tab) or `follower` (they run in another tab or on a
+ * server); `starting` again while there is no connection; `closed` by `close()`; `failed` with an error that every request repeats.
+ *
+ * @typedef {"starting" | "leader" | "follower" | "closed" | "failed"} Status
+ */
+
 /** @typedef {import("./link.js").StatusDetail} StatusDetail */
 
 /** @typedef {"pending" | "leased" | "waiting" | "completed" | "failed" | "cancelled"} RunStatus */
@@ -12,9 +18,19 @@
 /** @typedef {Uint8Array | CryptoKey} EncryptionKey  32 random bytes, or an AES-GCM key of 256 bits that may be exported. */
 
 /**
- * @typedef {object} Options
- * @property {string | URL | (string | URL)[]} jobs  Job files (`.py`), relative to the page.
- * @property {string} [database]  Each name is a database of its own.
+ * @typedef {object} SharedOptions
+ * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`; 60,000 by default.
+ * @property {(status: Status, detail: StatusDetail) => void} [onStatus]  Called with each change of `status`, and with each phase of
+ *   the start: `locking`, `opening`, `python`, `requirements`, `jobs`, `running`.
+ */
+
+/**
+ * For jobs that run in this page's worker, or in that of another tab of the site.
+ *
+ * @typedef {object} PageOnlyOptions
+ * @property {string | URL | (string | URL)[]} [jobs]  Job files (`.py`), relative to the page. Only a page whose `role` is
+ *   `follower` can do without.
+ * @property {string} [database]  Each name is a database of its own; `default` by default.
  * @property {string[]} [requirements]  Wheels (relative to the page) or package names that the job files import, in this order:
  *   what a wheel needs comes before it.
  * @property {"full" | "relaxed"} [durability]  `full`: what was acknowledged survives a power cut; `relaxed`: any crash of the tab.
@@ -23,12 +39,42 @@
  * @property {string | URL} [base]  The path that this site owns on its origin, relative to the page; by default the folder above
  *   this file's. What is stored belongs to it.
  * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
- * @property {string | URL} [pyodide]  The folder with Pyodide; by default `pyodide/` in the runtime.
- * @property {"auto" | "follower"} [role]  `follower`: this tab never runs the jobs itself; another one has to.
+ * @property {string | URL} [pyodide]  The folder with Pyodide; by default `pyodide/` in `runtime`.
+ * @property {"auto" | "follower"} [role]  With `auto` this tab runs the jobs when no other one does; a `follower` never does, and
+ *   its requests wait while there is no tab that does.
  * @property {number} [hangTimeout]  Milliseconds without a sign of life after which the worker that runs the jobs is ended and
  *   started again; two minutes by default, 0 for never. Long computations belong into steps with `offload=True`.
- * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`.
- * @property {(status: Status, detail: StatusDetail) => void} [onStatus]
+ */
+
+/**
+ * For jobs that run on a server.
+ *
+ * @typedef {object} ServerOnlyOptions
+ * @property {string | URL} url  Where the server answers, relative to the page, such as `/api/durably`.
+ * @property {RequestCredentials} [credentials]  Whether cookies go along: `same-origin` by default, `include` to other origins too.
+ */
+
+/** @typedef {SharedOptions & PageOnlyOptions & {[name in keyof ServerOnlyOptions]?: undefined}} PageOptions */
+/** @typedef {SharedOptions & ServerOnlyOptions & {[name in keyof PageOnlyOptions]?: undefined}} ServerOptions */
+/** @typedef {PageOptions | ServerOptions} Options */
+
+/**
+ * What every request takes.
+ *
+ * @typedef {object} RequestOptions
+ * @property {AbortSignal} [signal]  When it aborts, the promise rejects with the signal's reason, at once. What was asked for may still
+ *   happen.
+ * @property {number} [timeout]  Milliseconds until the promise rejects with `TimeoutError`, instead of `requestTimeout`. What was asked
+ *   for may still happen.
+ */
+
+/**
+ * What every wait takes.
+ *
+ * @typedef {object} WaitOptions
+ * @property {AbortSignal} [signal]  When it aborts, the promise rejects with the signal's reason, at once. The run goes on.
+ * @property {number} [timeout]  Milliseconds, for all of it, until the promise rejects with `TimeoutError`. The run goes on. Without it,
+ *   as long as it takes.
  */
 
 /**
@@ -54,16 +100,16 @@
 
 /**
  * @typedef {object} Selection  Runs that meet all conditions; at least one of them is given.
- * @property {string} [jobName]
- * @property {RunStatus | RunStatus[]} [status]
+ * @property {string | string[]} [jobName]  One of these.
+ * @property {RunStatus | RunStatus[]} [status]  One of these.
  * @property {Record<string, string>} [labels]
  * @property {Instant} [createdBefore]
  */
 
 /**
  * @typedef {object} RunFilter
- * @property {string} [jobName]
- * @property {RunStatus | RunStatus[]} [status]
+ * @property {string | string[]} [jobName]  One of these.
+ * @property {RunStatus | RunStatus[]} [status]  One of these.
  * @property {Record<string, string>} [labels]
  * @property {number} [limit]
  * @property {number} [offset]
@@ -128,10 +174,21 @@
  */
 
 /**
+ * A job's share of the client, bound to its name.
+ *
  * @typedef {object} JobHandle
- * @property {(input?: unknown, options?: TriggerOptions) => Promise<Triggered>} trigger
- * @property {(input?: unknown, options?: TriggerOptions & {timeout?: number}) => Promise<any>} triggerAndWait
- * @property {(items: Item[]) => Promise<Triggered[]>} triggerMany
+ * @property {string} name
+ * @property {(input?: unknown, options?: TriggerOptions & RequestOptions) => Promise<Triggered>} trigger
+ * @property {(input?: unknown, options?: TriggerOptions & WaitOptions) => Promise<any>} triggerAndWait
+ * @property {(items: Item[], options?: RequestOptions) => Promise<Triggered[]>} triggerMany
+ * @property {(runId: string, options?: RequestOptions) => Promise<Run | null>} getRun  `null` also for a run of another job.
+ * @property {(filter?: Omit<RunFilter, "jobName">, options?: RequestOptions) => Promise<Run[]>} getRuns
+ */
+
+/**
+ * What this origin has stored in this browser, in bytes, and whether the browser promised to keep it when space gets tight.
+ *
+ * @typedef {{usage: number, quota: number, persisted: boolean}} Storage
  */
 
 /**
@@ -159,6 +216,7 @@
  *   "step:cancel": {stepName: string},
  *   "log:write": {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
  *   "worker:error": {error: string, context: string},
+ *   "worker:shutdown": {reason: "stop" | "close" | "pagehide" | "freeze"},
  * }} EventDetails
  */
 
@@ -181,5 +239,37 @@
  * @template {EventType | "*"} T
  * @typedef {T extends EventType ? EventOf<T> : DurablyEvent} EventFor  What a listener for `T` is called with.
  */
+
+/**
+ * What is pushed: an event, or that there is one (`journal`).
+ *
+ * @typedef {DurablyEvent | {type: "journal", runId: string | null, seq: number}} Pushed
+ */
+
+/**
+ * What a way to whoever runs the jobs tells the client. Nothing of it may raise.
+ *
+ * @typedef {object} Told
+ * @property {string[]} events  To listen to from the beginning.
+ * @property {(status: Status, detail: StatusDetail) => void} onStatus
+ * @property {(event: Pushed) => void} onEvent
+ * @property {(connection: {seq: number, fresh?: boolean}) => void} onConnected  There is a connection that was not there before. `seq` is
+ *   that of the last stored event; `fresh`: nobody listened since the connection before it was given up.
+ */
+
+/**
+ * A way to whoever runs the jobs: `Link` (another worker) or `Http` (a server).
+ *
+ * @typedef {object} Transport
+ * @property {Status} status
+ * @property {Promise<void>} started  Resolves when requests are accepted; rejects when the start failed before.
+ * @property {Promise<void>} ready  Resolves when the jobs can run; rejects when the start failed.
+ * @property {(method: string, path: string, query: Query, body?: unknown, options?: RequestOptions) => Promise<any>} request  The
+ *   body of the answer.
+ * @property {(types: string[]) => void} listen  Hear of these types of events; `journal` is a hint for each that is stored.
+ * @property {() => Promise<void>} close
+ */
+
+/** @typedef {Record<string, string | string[]>} Query  A list stands for a parameter that comes several times. */
 
 export {};

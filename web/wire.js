@@ -4,16 +4,68 @@
  * @module
  */
 
-import { DurablyError, failureOf } from "./failures.js";
+import { failureOf, invalid } from "./failures.js";
 
 /** @typedef {import("./types.js").EncryptionKey} EncryptionKey */
 /** @typedef {import("./types.js").Instant} Instant */
+/** @typedef {import("./types.js").Query} Query */
+/** @typedef {import("./types.js").RequestOptions} RequestOptions */
 /** @typedef {import("./types.js").TriggerOptions} TriggerOptions */
 
 const ITEM_OPTIONS = ["idempotencyKey", "concurrencyKey", "coalesce", "labels", "priority", "delay", "runAt"];
 const SELECTION = ["jobName", "status", "labels", "createdBefore"];
 const RUN_FILTER = ["jobName", "status", "labels", "limit", "offset", "after"];
+const LIMITS = ["signal", "timeout"];
 const KEY_BYTES = 32;
+
+/**
+ * How long to wait, apart from all else that is in the same object.
+ *
+ * @template {object} T
+ * @param {T & RequestOptions} options
+ * @returns {[RequestOptions, Omit<T, keyof RequestOptions>]}
+ */
+export function limitsOf(options) {
+  if (typeof options !== "object" || options === null) throw invalid(`options are an object, not ${options}`);
+  const { signal, timeout, ...rest } = options;
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid(`signal is an AbortSignal, not ${signal}`);
+  // Infinity is no duration on the wire, but it is a wait.
+  if (timeout !== Infinity) duration(timeout, "timeout");
+  return [{ signal, timeout }, rest];
+}
+
+/**
+ * Options that are about the wait and nothing else.
+ *
+ * @param {RequestOptions} options
+ * @returns {RequestOptions}
+ */
+export function onlyLimits(options = {}) {
+  const [limits, rest] = limitsOf(options);
+  known("a request", rest, LIMITS);
+  return limits;
+}
+
+/**
+ * @param {unknown} input
+ * @returns {unknown}
+ */
+export function inputOf(input = {}) {
+  if (typeof input === "function" || typeof input === "symbol") throw invalid(`the input is not JSON: it is a ${typeof input}`);
+  return input;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {string}
+ */
+export function jsonOf(value) {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    throw invalid(`the input is not JSON: ${failureOf(error).message}`, { cause: error });
+  }
+}
 
 /**
  * @param {TriggerOptions} options
@@ -31,11 +83,17 @@ export function triggerFields(options) {
   };
 }
 
+/** @param {import("./types.js").Item[]} items */
+export function itemsOf(items) {
+  if (!Array.isArray(items)) throw invalid(`the items of triggerMany are a list, not ${items}`);
+  return items.map(itemFields);
+}
+
 /** @param {import("./types.js").Item} item */
-export function itemFields(item) {
+function itemFields(item) {
   if (typeof item !== "object" || item === null) throw invalid("an item of triggerMany is {input, …} with options beside it");
   const { input, ...options } = known("an item of triggerMany", item, ["input", ...ITEM_OPTIONS]);
-  return { input: input ?? {}, ...triggerFields(options) };
+  return { input: inputOf(input), ...triggerFields(options) };
 }
 
 /**
@@ -44,6 +102,17 @@ export function itemFields(item) {
  */
 export function triggered({ runId, disposition }) {
   return { id: runId, disposition };
+}
+
+/**
+ * @param {{after?: number, signal?: AbortSignal}} options
+ * @returns {{after?: number, signal?: AbortSignal}}
+ */
+export function subscribeOptions(options) {
+  const [{ signal }, rest] = limitsOf(known("subscribe", options, ["after", "signal"]));
+  const { after } = rest;
+  if (after !== undefined && !(Number.isSafeInteger(after) && after >= 0)) throw invalid(`after is the seq of an event, not ${after}`);
+  return { after, signal };
 }
 
 /** @param {import("./types.js").Selection} selection */
@@ -58,18 +127,37 @@ export function filterQuery(filter = {}) {
 
 /**
  * @param {Record<string, any>} conditions
- * @returns {Record<string, string>}
+ * @returns {Query}
  */
-function queryOf({ labels = {}, createdBefore, ...filter }) {
-  /** @type {Record<string, string>} */
+function queryOf({ jobName, status, labels = {}, createdBefore, ...rest }) {
+  /** @type {Query} */
   const query = {};
-  for (const [key, value] of Object.entries(filter)) if (value !== undefined) query[key] = String(value);
+  if (jobName !== undefined) {
+    const names = listOf(jobName, "jobName");
+    query.jobName = names.length === 1 ? names[0] : names;
+  }
+  if (status !== undefined) query.status = listOf(status, "status").join(",");
+  for (const [key, value] of Object.entries(rest)) if (value !== undefined) query[key] = String(value);
   for (const [key, value] of Object.entries(labels)) query[`label.${key}`] = String(value);
   if (createdBefore !== undefined) query.createdBefore = instantOf(createdBefore, "createdBefore");
   return query;
 }
 
-/** @param {{olderThan: Date | number, limit?: number}} options */
+/**
+ * @param {unknown} value
+ * @param {string} what
+ * @returns {string[]}
+ */
+function listOf(value, what) {
+  /** @type {any[]} */
+  const list = [value].flat();
+  // Who asks for the runs of none would get those of all.
+  if (list.length === 0) throw invalid(`${what} is an empty list: leave it out to mean all`);
+  if (!list.every((one) => typeof one === "string" && one !== "")) throw invalid(`${what} is a name, or a list of names, not ${jsonOf(value)}`);
+  return list;
+}
+
+/** @param {{olderThan: Instant | number, limit?: number}} options */
 export function purgeFields(options) {
   const { olderThan, limit } = known("purgeRuns", options, ["olderThan", "limit"]);
   if (typeof olderThan === "number") return { olderThanMs: duration(olderThan, "olderThan"), limit };
@@ -146,9 +234,4 @@ function known(what, options, names) {
   const unknown = Object.keys(options).filter((name) => !names.includes(name));
   if (unknown.length > 0) throw invalid(`${what} has no ${unknown.join(", ")}; it has ${names.join(", ")}`);
   return options;
-}
-
-/** @param {string} message */
-function invalid(message) {
-  return new DurablyError("InvalidInput", message);
 }

@@ -42,7 +42,7 @@ function collect(iterable) {
 
 test("stored events come in order, then pushes lead to further reads, and the run's end ends it", async () => {
   const { following, asked, answer } = world();
-  const { seen, end } = collect(following.events("r", 4));
+  const { seen, end } = collect(following.events("r", { after: 4 }));
   assert.deepEqual(asked[0].query, { after: "4", limit: "200", runId: "r" });
   await answer([5, 7]);
   assert.deepEqual(seen, [5, 7]);
@@ -138,7 +138,7 @@ test("waiting for a run outlasts sleeps, a new worker and a busy one", async () 
 
 test("waiting ends at its time, and asks nothing afterwards", async () => {
   const { following, asked } = world();
-  await assert.rejects(following.waitForRun("r", 1), { name: "TimeoutError", message: /has not ended within 1 ms/ });
+  await assert.rejects(following.waitForRun("r", { timeout: 1 }), { name: "TimeoutError", message: /has not ended within 1 ms/ });
   asked.shift().resolve({ isTerminal: false });
   following.lookAgain();
   await turn();

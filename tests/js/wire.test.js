@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { filterQuery, itemFields, keysOf, purgeFields, selectionQuery, triggerFields } from "../../web/wire.js";
+import { filterQuery, inputOf, itemsOf, keysOf, limitsOf, onlyLimits, purgeFields, selectionQuery, subscribeOptions, triggerFields } from "../../web/wire.js";
 
 const NOON = "2030-01-31T12:00:00.000Z";
 const defined = (fields) => JSON.parse(JSON.stringify(fields));
@@ -16,8 +16,8 @@ test("options of a trigger become fields, and what is not given stays away", () 
 });
 
 test("items have their input beside their options", () => {
-  assert.deepEqual(defined(itemFields({ input: { n: 1 }, delay: 0 })), { input: { n: 1 }, delayMs: 0 });
-  assert.deepEqual(defined(itemFields({})), { input: {} });
+  const items = [{ input: { n: 1 }, delay: 0 }, {}, { input: null }];
+  assert.deepEqual(defined(itemsOf(items)), [{ input: { n: 1 }, delayMs: 0 }, { input: {} }, { input: null }]);
 });
 
 test("conditions become a query", () => {
@@ -25,6 +25,15 @@ test("conditions become a query", () => {
   assert.deepEqual(selectionQuery(which), { jobName: "a", status: "failed,cancelled", "label.org": "acme", createdBefore: NOON });
   assert.deepEqual(filterQuery({ status: undefined, limit: 5, after: "x" }), { limit: "5", after: "x" });
   assert.deepEqual(filterQuery(), {});
+  assert.deepEqual(filterQuery({ jobName: ["a", "b"], status: ["failed"] }), { jobName: ["a", "b"], status: "failed" });
+  assert.deepEqual(filterQuery({ jobName: ["a"] }), { jobName: "a" });
+});
+
+test("how long to wait stands beside other options", () => {
+  const { signal } = new AbortController();
+  assert.deepEqual(limitsOf({ labels: {}, signal, timeout: 5 }), [{ signal, timeout: 5 }, { labels: {} }]);
+  assert.deepEqual(onlyLimits({ timeout: Infinity }), { signal: undefined, timeout: Infinity });
+  assert.deepEqual(subscribeOptions({ after: 3 }), { after: 3, signal: undefined });
 });
 
 test("a purge takes an age or an instant", () => {
@@ -41,8 +50,20 @@ test("a mistake is told before anything is sent", () => {
     [() => triggerFields({ runAt: new Date("nonsense") }), /runAt is a valid Date/],
     [() => triggerFields({ runAt: 5 }), /runAt is a valid Date/],
     [() => triggerFields({ debounce: { delay: 1, max: 2 } }), /debounce has no max; it has delay, maxDelay/],
-    [() => itemFields({ debounce: 1 }), /an item of triggerMany has no debounce/],
-    [() => itemFields(null), /an item of triggerMany is/],
+    [() => itemsOf([{ debounce: 1 }]), /an item of triggerMany has no debounce/],
+    [() => itemsOf([null]), /an item of triggerMany is/],
+    [() => itemsOf({ input: 1 }), /the items of triggerMany are a list/],
+    [() => itemsOf([{ input: () => 1 }]), /the input is not JSON: it is a function/],
+    [() => inputOf(Symbol("s")), /the input is not JSON: it is a symbol/],
+    [() => filterQuery({ jobName: [] }), /jobName is an empty list/],
+    [() => filterQuery({ status: [] }), /status is an empty list/],
+    [() => filterQuery({ jobName: null }), /jobName is a name, or a list of names, not null/],
+    [() => onlyLimits({ timout: 1 }), /a request has no timout; it has signal, timeout/],
+    [() => onlyLimits({ timeout: -1 }), /timeout is a number of milliseconds/],
+    [() => onlyLimits({ signal: {} }), /signal is an AbortSignal/],
+    [() => onlyLimits(null), /options are an object, not null/],
+    [() => subscribeOptions({ after: 1.5 }), /after is the seq of an event/],
+    [() => subscribeOptions({ timeout: 1 }), /subscribe has no timeout; it has after, signal/],
     [() => selectionQuery({ job: "a" }), /a selection of runs has no job; it has jobName, /],
     [() => filterQuery({ createdBefore: NOON }), /a filter of runs has no createdBefore/],
     [() => purgeFields({ olderThan: undefined }), /olderThan is a valid Date/],
