@@ -56,7 +56,6 @@ export class Desk {
    */
   async hire(engine) {
     await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
-    // Not a moment later: what the inbox took now would wait for the next start.
     this.#engine = engine;
     this.#early = undefined;
     this.#listen();

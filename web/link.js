@@ -19,7 +19,8 @@ import { Watchdog } from "./watchdog.js";
 /** @typedef {import("./protocol.js").FromWorker} FromWorker */
 /** @typedef {import("./protocol.js").Phase} Phase */
 /** @typedef {import("./protocol.js").ToWorker} ToWorker */
-/** @typedef {import("./requests.js").Patience} Patience */
+/** @typedef {import("./types.js").Query} Query */
+/** @typedef {import("./types.js").RequestOptions} RequestOptions */
 
 /**
  * `starting` until requests are accepted; then `leader` (the jobs run here) or `follower` (they run in another tab, and this one takes
@@ -119,13 +120,13 @@ export class Link {
   /**
    * @param {string} method
    * @param {string} path
-   * @param {Record<string, string | string[]>} query
+   * @param {Query} query
    * @param {unknown} [body]
-   * @param {Patience} [patience]
+   * @param {RequestOptions} [options]
    * @returns {Promise<any>} the body of the answer
    */
-  async request(method, path, query, body = null, patience = {}) {
-    return this.#requests.ask({ method, path, query, body }, patience);
+  async request(method, path, query, body = null, options = {}) {
+    return this.#requests.ask({ method, path, query, body }, options);
   }
 
   /**

@@ -4,15 +4,12 @@
  * @module
  */
 
-import { DurablyError, failureOf } from "./failures.js";
+import { DurablyError } from "./failures.js";
+import { late, Patience } from "./patience.js";
 import { newId } from "./ulid.js";
+import { jsonOf } from "./wire.js";
 
-/**
- * @typedef {object} Patience
- * @property {AbortSignal} [signal]  gives up waiting; what was asked for may still happen
- * @property {number} [timeout]  milliseconds until the request rejects with `TimeoutError`
- */
-
+/** @typedef {import("./types.js").RequestOptions} RequestOptions */
 /** @typedef {{status: number, body: any}} Response */
 /** @typedef {{text: string, settle: PromiseWithResolvers<Response>}} Pending */
 
@@ -36,29 +33,26 @@ export class Requests {
 
   /**
    * @param {{method: string, path: string, query: Record<string, string | string[]>, body: unknown}} request
-   * @param {Patience} patience
+   * @param {RequestOptions} options
    * @returns {Promise<any>} the body of the answer
    */
   async ask(request, { signal, timeout = this.#timeout }) {
     if (this.#end) throw this.#end;
-    signal?.throwIfAborted();
     const id = newId();
     const text = jsonOf({ id, ...request });
     /** @type {PromiseWithResolvers<Response>} */
     const settle = Promise.withResolvers();
+    const patience = new Patience({ signal, timeout }, () =>
+      late(`${request.method} ${request.path} got no answer in ${timeout} ms`),
+    );
     this.#pending.set(id, { text, settle });
-    const late = () => new DurablyError("TimeoutError", `${request.method} ${request.path} got no answer in ${timeout} ms`);
-    const timer = Number.isFinite(timeout) ? setTimeout(() => settle.reject(late()), timeout) : undefined;
-    const abort = () => settle.reject(signal?.reason);
-    signal?.addEventListener("abort", abort);
     try {
-      if (this.#connected) this.#send(id, text);
-      const { status, body } = await settle.promise;
+      if (this.#connected && !signal?.aborted) this.#send(id, text);
+      const { status, body } = await patience.race(settle.promise);
       if (status < 400) return body;
       throw new DurablyError(body.name ?? "DurablyError", body.error);
     } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      patience.end();
       this.#pending.delete(id);
     }
   }
@@ -90,14 +84,5 @@ export class Requests {
   end(error) {
     this.#end = error;
     for (const { settle } of this.#pending.values()) settle.reject(error);
-  }
-}
-
-/** @param {unknown} value */
-function jsonOf(value) {
-  try {
-    return JSON.stringify(value);
-  } catch (error) {
-    throw new DurablyError("InvalidInput", `the input is not JSON: ${failureOf(error).message}`, { cause: error });
   }
 }

@@ -45,6 +45,10 @@ Promise.withResolvers ??= function () {
 
 globalThis.Worker = FakeWorker;
 globalThis.document = { baseURI: "https://example.org/site/page.html" };
+globalThis.BroadcastChannel = class {
+  close() {}
+  postMessage() {}
+};
 Object.defineProperty(globalThis, "navigator", {
   configurable: true,
   value: {
@@ -76,10 +80,18 @@ afterEach(async () => {
   }
 });
 
+/** What a worker says whose page is connected. */
+function connect(worker, role = "leader", phase = "running") {
+  worker.tell({ type: "role", role, channel: "tabs" });
+  worker.tell({ type: "connected", seq: 0 });
+  worker.tell({ type: "phase", phase, at: 1 });
+}
+
 async function lead(options = {}) {
-  const creating = createDurably({ jobs: "jobs.py", ...options });
+  const creating = createDurably({ jobs: "jobs.py", hangTimeout: 0, ...options });
+  await turn();
   workers[0].tell({ type: "hello", lifeline: "one" });
-  workers[0].tell({ type: "status", phase: "running", at: 1 });
+  connect(workers[0]);
   const durably = await creating;
   opened.push(durably);
   return durably;
@@ -96,6 +108,8 @@ test("the worker is told where everything is, in absolute addresses", async () =
   assert.deepEqual(options.requirements, ["a-package", "https://example.org/site/wheels/x.whl"]);
   assert.equal(options.runtime, "https://example.org/site/rt/");
   assert.equal(options.durability, "full");
+  assert.equal(options.pyodide, "https://example.org/site/rt/pyodide/");
+  assert.equal(options.role, "auto");
   assert.deepEqual(options.encryptionKeys, []);
 });
 
@@ -109,6 +123,7 @@ test("a request is answered, whatever the order of the answers", async () => {
   assert.deepEqual(await first, { id: "1", disposition: "idempotent" });
   assert.deepEqual(await second, { id: "2", disposition: "created" });
   assert.deepEqual(JSON.parse(request.text), {
+    id: request.id,
     method: "POST",
     path: "/trigger",
     query: {},
@@ -155,18 +170,86 @@ test("a start that fails rejects with the cause, and ends the worker", async () 
   assert.ok(workers[0].terminated);
 });
 
-test("a follower says so, and takes over", async () => {
+test("a tab is there before Python is, and ready when that is up", async () => {
   const heard = [];
-  const creating = createDurably({ jobs: "jobs.py", onStatus: (status) => heard.push(status) });
-  workers[0].tell({ type: "hello", lifeline: "one" });
-  workers[0].tell({ type: "status", phase: "follower", at: 1 });
+  const creating = createDurably({ jobs: "jobs.py", hangTimeout: 0, onStatus: (status, { phase }) => heard.push([status, phase]) });
+  workers[0].tell({ type: "phase", phase: "locking", at: 1 });
+  connect(workers[0], "leader", "python");
+  const durably = await creating;
+  opened.push(durably);
+  let ready = false;
+  void durably.ready.then(() => (ready = true));
+  const request = durably.trigger("a");
+  workers[0].answer(lastRequest(workers[0]), 200, { runId: "1", disposition: "created" });
+  assert.deepEqual(await request, { id: "1", disposition: "created" });
+  assert.equal(ready, false);
+  workers[0].tell({ type: "phase", phase: "running", at: 2 });
+  await turn();
+  assert.equal(ready, true);
+  assert.deepEqual(heard, [
+    ["starting", "locking"],
+    ["leader", "python"],
+    ["leader", "running"],
+  ]);
+});
+
+test("what has no answer is sent again to the next leader, with the same id", async () => {
+  const creating = createDurably({ jobs: "jobs.py", hangTimeout: 0 });
+  connect(workers[0], "follower");
   const durably = await creating;
   opened.push(durably);
   assert.equal(durably.status, "follower");
-  await assert.rejects(durably.getRuns(), { name: "StoreUnavailable", message: /another tab/ });
-  workers[0].tell({ type: "status", phase: "running", at: 2 });
+  const requests = [durably.trigger("a"), durably.getRuns()];
+  const sent = () => workers[0].sent.filter(({ type }) => type === "request");
+  const first = sent();
+  workers[0].answer(first[1], 200, []);
+  await requests[1];
+  connect(workers[0], "leader", "python");
   assert.equal(durably.status, "leader");
-  assert.deepEqual(heard, ["follower", "leader"]);
+  assert.deepEqual(sent().slice(2), [first[0]]);
+  workers[0].answer(first[0], 200, { runId: "1", disposition: "created" });
+  assert.equal((await requests[0]).id, "1");
+});
+
+test("what is asked before there is anybody waits", async () => {
+  const durably = await lead();
+  lifelines.get("one")();
+  await turn();
+  const request = durably.getRuns();
+  assert.equal(workers.length, 2);
+  assert.equal(lastRequest(workers[1]), undefined);
+  connect(workers[1]);
+  workers[1].answer(lastRequest(workers[1]), 200, []);
+  assert.deepEqual(await request, []);
+});
+
+test("a worker that does not answer is ended, and the run is named whose code ran last", async (context) => {
+  context.mock.timers.enable({ apis: ["setInterval"] });
+  const durably = await lead({ hangTimeout: 4000 });
+  workers[0].tell({ type: "running", runId: "r" });
+  for (let second = 0; second < 10; second++) {
+    context.mock.timers.tick(1000);
+    assert.deepEqual(workers[0].sent.at(-1), { type: "ping" });
+    workers[0].tell({ type: "pong" });
+  }
+  context.mock.timers.tick(5000);
+  assert.ok(workers[0].terminated);
+  assert.equal(durably.status, "starting");
+  const { type, aftermath } = workers[1].sent.at(-1);
+  assert.deepEqual([type, aftermath], ["boot", { orphaned: true, blamed: "r" }]);
+  assert.deepEqual(workers[0].sent.findLast(({ type }) => type === "boot").aftermath, { orphaned: false, blamed: null });
+});
+
+test("a worker whose database was taken over gets in line again", async () => {
+  const durably = await lead();
+  const request = durably.getRuns();
+  workers[0].tell({ type: "deposed" });
+  assert.ok(workers[0].terminated);
+  assert.equal(durably.status, "starting");
+  connect(workers[1], "follower");
+  assert.equal(durably.status, "follower");
+  workers[1].answer(lastRequest(workers[1]), 200, []);
+  assert.deepEqual(await request, []);
 });
 
 test("events go to those who listen, and a listener that raises harms nobody", async (context) => {
@@ -178,7 +261,7 @@ test("events go to those who listen, and a listener that raises harms nobody", a
   });
   const stop = durably.on("step:complete", ({ stepName }) => heard.push(stepName));
   durably.on("*", ({ type }) => heard.push(type));
-  const event = JSON.stringify({ type: "step:complete", stepName: "parse" });
+  const event = JSON.stringify({ type: "step:complete", stepName: "parse", seq: null });
   workers[0].tell({ type: "event", text: event });
   stop();
   workers[0].tell({ type: "event", text: event });
@@ -191,7 +274,7 @@ test("keys go to the worker as bytes, and a wrong one starts none", async () => 
   const key = crypto.getRandomValues(new Uint8Array(32));
   const creating = createDurably({ jobs: "jobs.py", encryptionKey: key });
   await turn();
-  workers[0].tell({ type: "status", phase: "running", at: 1 });
+  connect(workers[0]);
   opened.push(await creating);
   assert.deepEqual(workers[0].sent.at(-1).options.encryptionKeys, [key]);
 });
@@ -216,16 +299,15 @@ test("who follows events hears what is stored; who listens does not hear of that
 
 test("the worker is told what is listened to, and a new worker too", async () => {
   const durably = await lead();
-  const ends = ["run:complete", "run:fail", "run:cancel", "run:delete"];
   const listened = (worker) => worker.sent.filter(({ type }) => type === "listen").map(({ events }) => events);
   const stops = [durably.on("log:write", () => {}), durably.on("log:write", () => {}), durably.on("*", () => {})];
-  assert.deepEqual(listened(workers[0]), [ends, [...ends, "log:write"], [...ends, "log:write", "*"]]);
+  assert.deepEqual(listened(workers[0]), [[], ["log:write"], ["log:write", "*"]]);
   for (const stop of stops) stop();
-  assert.deepEqual(listened(workers[0]).slice(3), [[...ends, "*"], ends]);
+  assert.deepEqual(listened(workers[0]).slice(3), [["*"], []]);
   durably.on("log:write", () => {});
   lifelines.get("one")();
   await turn();
-  assert.deepEqual(listened(workers[1]), [[...ends, "log:write"]]);
+  assert.deepEqual(listened(workers[1]), [["log:write"]]);
 });
 
 test("waiting for a run looks again when an event says that it ended", async () => {
@@ -241,19 +323,23 @@ test("waiting for a run looks again when an event says that it ended", async () 
   assert.equal((await waiting).output, 1);
 });
 
-test("a worker that dies is started again: requests are told, waiting goes on", async () => {
+test("a worker that dies is started again: what was asked for and waited for comes", async () => {
   const durably = await lead();
   const waiting = durably.waitForRun("r");
-  const request = durably.getRuns();
+  const request = durably.trigger("a");
+  const { id } = lastRequest(workers[0]);
   lifelines.get("one")();
-  await assert.rejects(request, { name: "StoreUnavailable" });
+  await turn();
   assert.equal(durably.status, "starting");
   assert.equal(workers.length, 2);
   workers[1].tell({ type: "hello", lifeline: "two" });
-  workers[1].tell({ type: "status", phase: "running", at: 1 });
-  await turn();
-  workers[1].answer(lastRequest(workers[1]), 200, { id: "r", isTerminal: true });
+  connect(workers[1]);
+  const [look, trigger] = workers[1].sent.filter(({ type }) => type === "request");
+  assert.equal(trigger.id, id);
+  workers[1].answer(trigger, 200, { runId: "t", disposition: "created" });
+  workers[1].answer(look, 200, { id: "r", isTerminal: true });
   assert.equal((await waiting).id, "r");
+  assert.equal((await request).id, "t");
 });
 
 test("a worker that keeps dying is not started for ever", async () => {
@@ -262,7 +348,7 @@ test("a worker that keeps dying is not started for ever", async () => {
     assert.ok(death < 10);
     const lifeline = `death ${death}`;
     workers.at(-1).tell({ type: "hello", lifeline });
-    workers.at(-1).tell({ type: "status", phase: "running", at: 1 });
+    connect(workers.at(-1));
     lifelines.get(lifeline)();
     await turn();
   }
@@ -275,7 +361,7 @@ test("after close, everything rejects", async () => {
   opened = [];
   const pending = durably.getRuns();
   const closing = durably.close();
-  assert.deepEqual(workers[0].sent.at(-1), { type: "close" });
+  assert.deepEqual(workers[0].sent.at(-1), { type: "shutdown", reason: "close" });
   workers[0].tell({ type: "closed" });
   await closing;
   assert.ok(workers[0].terminated);
