@@ -126,6 +126,7 @@ export class Hearing {
     // Seqs never go back, unless this is another database: nothing that it holds has happened meanwhile.
     const same = this.#wasConnected && !fresh && seq >= this.#newest;
     if (same && this.types.length > 0) {
+      this.#newest = seq;
       this.#queue ??= [];
       void this.#catchUp(connection);
       return;
