@@ -170,7 +170,7 @@ export class Link {
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       // Without a message the script could not even be loaded. Errors of a worker that runs are only reported.
-      const reason = event.message || `the worker could not be loaded from ${new URL("worker.js", import.meta.url)}`;
+      const reason = event.message || `the worker could not be loaded; its script belongs beside ${import.meta.url}`;
       if (this.#worker === worker && this.#status === "starting") this.#fail(new DurablyError("BootFailed", reason));
       else console.error("durably-web worker:", reason);
     });
