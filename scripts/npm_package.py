@@ -9,7 +9,9 @@ package/
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,11 +28,16 @@ FOR_MAKERS = ("private", "scripts", "devDependencies")
 
 
 def declarations(target: Path) -> None:
-    """Put the `.d.ts` files of the modules into `target`."""
+    """Put the `.d.ts` files of the modules into `target`.
+
+    TypeScript 7.0 keeps the asterisk of a comment's line in front of a property whose name is in quotes.
+    """
     run(
         *(WEB / "node_modules" / ".bin" / "tsc", "--project", WEB / "jsconfig.json"),
         *("--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", target),
     )
+    for path in target.glob("*.d.ts"):
+        path.write_text(re.sub(r'(?m)^( +)\* +(?="[^"]+"\??: )', r"\1", path.read_text()))
 
 
 def package_json() -> str:
@@ -64,12 +71,31 @@ def pack(target: Path) -> Path:
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
     (packed,) = json.loads(result.stdout)
-    return target / packed["filename"]
+    return target / str(packed["filename"])
+
+
+def lock(example: Path) -> None:
+    """Write the lock of an example anew: versions and hashes, but neither addresses nor the hash of our own package."""
+    (example / "package-lock.json").unlink(missing_ok=True)
+    subprocess.run(["npm", "install", "--package-lock-only"], cwd=example, check=True, timeout=120)
+    content = json.loads((example / "package-lock.json").read_text())
+    for package in content["packages"].values():
+        package.pop("funding", None)
+    # It differs from build to build: npm takes the file that is there.
+    del content["packages"]["node_modules/durably-web"]["integrity"]
+    (example / "package-lock.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Pack the client as an npm package.")
+    parser.add_argument("--lock", action="store_true", help="then write the locks of the examples anew")
+    options = parser.parse_args()
     package = pack(ROOT / "build" / "npm")
     print(f"{package.relative_to(ROOT)}: {package.stat().st_size / 1e6:.1f} MB")
+    if options.lock:
+        for example in sorted((ROOT / "examples").iterdir()):
+            if (example / "package.json").exists():
+                lock(example)
 
 
 if __name__ == "__main__":

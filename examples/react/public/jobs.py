@@ -1,6 +1,7 @@
 """The primes below a number, counted block by block; on request a block fails, to be tried again by hand."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 from durably_web import Step, job
@@ -23,7 +24,7 @@ async def primes(step: Step, input: dict[str, Any]) -> dict[str, int]:
     below, blocks = input["below"], input["blocks"]
     edges = [below * number // blocks for number in range(blocks + 1)]
     found = 0
-    for number, (start, stop) in enumerate(zip(edges, edges[1:], strict=False), 1):
+    for number, (start, stop) in enumerate(pairwise(edges), 1):
         fail = number == input["failAt"] and step.attempt == 1
         if fail:
             step.log.warning("this will go wrong", block=number)
