@@ -14,9 +14,9 @@ const MOST_LINES = 1000;
 /** @type {Record<string, string>} */
 const PHASES = {
   opening: "opening the database",
-  python: "starting Python",
+  python: "Python is starting",
   requirements: "installing packages",
-  jobs: "loading the job",
+  jobs: "loading the jobs",
 };
 
 /** @type {any} */
@@ -43,21 +43,22 @@ function showStatus(status, { phase = "", error } = {}) {
   /** @type {Record<string, string>} */
   const words = {
     starting: PHASES[phase] ?? "starting",
-    leader: "this tab runs the jobs",
+    leader: PHASES[phase] ?? "this tab runs the jobs",
     follower: "another tab runs the jobs",
     closed: "closed",
     failed: "not working",
   };
-  part("status").dataset.state = status;
+  part("status").dataset.state = status === "leader" && phase in PHASES ? "starting" : status;
   part("status").textContent = words[status] ?? status;
-  document.documentElement.dataset.status = status;
+  Object.assign(document.documentElement.dataset, { status, phase });
   if (status === "failed") notice(error?.message ?? "Something went wrong.", "failed");
-  else if (status === "follower") notice("Another tab of this site runs the jobs. Close it, and this one goes on from there.");
   else if (error) notice(`${error.message}. It is being started again, and the runs go on.`);
-  else if (status === "leader") notice(null);
-  ready = status === "leader";
+  else if (status !== "starting") notice(null);
+  const before = ready;
+  // What is asked for is stored from here on, whether Python is up or not, and whichever tab it runs in.
+  ready = status === "leader" || status === "follower";
   allow();
-  if (ready && durably) refresh().catch(complain);
+  if (ready && !before && durably) refresh().catch(complain);
 }
 
 function allow() {
@@ -118,16 +119,28 @@ async function update(id) {
 async function show(id) {
   shown = id;
   early = [];
-  const [run, lines] = await Promise.all([durably.getRun(id), durably.getLogs(id)]);
+  const run = await durably.getRun(id);
   if (shown !== id) return;
   if (!run) return hideRun();
+  part("log").replaceChildren();
+  drawRun(run);
+  draw();
+  showLog(id).catch(complain);
+}
+
+/**
+ * Before Python is up this takes a while; the run is shown meanwhile.
+ *
+ * @param {string} id
+ */
+async function showLog(id) {
+  const lines = await durably.getLogs(id);
+  if (shown !== id) return;
   const known = new Set(lines.map(lineKey));
   const late = (early ?? []).filter((line) => !known.has(lineKey(line)));
   early = null;
   part("log").replaceChildren(...[...lines, ...late].slice(-MOST_LINES).map(logLine));
-  drawRun(run);
   scrollLog();
-  draw();
 }
 
 function hideRun() {

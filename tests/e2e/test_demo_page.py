@@ -34,7 +34,7 @@ def page(site: str, open_browser: Callable[..., BrowserContext]) -> Page:
     """The page, ready, in a browser that has never been here."""
     page = open_browser().new_page()
     page.goto(site)
-    page.wait_for_selector("[data-status=leader][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
+    page.wait_for_selector("[data-status=leader][data-phase=running][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
     return page
 
 
@@ -171,7 +171,7 @@ def test_an_expense_waits_for_a_person_across_a_reload(page: Page) -> None:
     filed = page.evaluate("async () => (await durably.getSteps((await durably.getRuns())[1].id))[0].output")
 
     page.reload()
-    page.wait_for_selector("[data-status=leader][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
+    page.wait_for_selector("[data-status=leader][data-phase=running][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
     assert lines() == ["waits for you", "waits for you"]
     page.get_by_role("button", name="Approve <b>Telescope").click()
     page.get_by_text("paid once, as P-").wait_for()
