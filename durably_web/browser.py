@@ -5,24 +5,29 @@ Everything crosses as JSON text, so that no object of one language is kept alive
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 
-from durably_bridge import post, run_batch
+from durably_bridge import post, run_batch, running
 
-from durably_web.api import Request, respond
+from durably_web.api import Request, Response, respond
 from durably_web.backends.opfs import OpfsExecutor
 from durably_web.codec import Codec
 from durably_web.engine import Durably
 from durably_web.events import EVENT_TYPES, Event
 from durably_web.files import load_jobs, patch_network_when_imported
+from durably_web.running import Running
 
 _engine: Durably | None = None
 _unsubscribe: list[Callable[[], None]] = []
 
 
 async def start(options: str) -> str:
-    """Load the job files and run the engine; `{"jobs": names}`, or `{"error": {"name", "message"}}`."""
+    """Load the job files and run the engine; `{"jobs": names}`, or `{"error": {"name", "message"}}`.
+
+    `orphaned` tells that the worker before this one was ended because it hung, and `blamed` under which run, if any.
+    """
     global _engine
     settings = json.loads(options)
     patch_network_when_imported(settings["http_wheel"])
@@ -30,6 +35,9 @@ async def start(options: str) -> str:
         jobs = load_jobs(settings["jobs"])
         engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=_codec([bytes(key) for key in settings["keys"]]))
         _tell_of(engine, settings["events"])
+        _tell_of_runs(engine)
+        if settings.get("orphaned"):
+            engine.blame(settings.get("blamed"))
         await engine.init()
     except Exception as error:
         return json.dumps({"error": {"name": type(error).__name__, "message": str(error)}})
@@ -65,12 +73,43 @@ def _tell_of(engine: Durably, types: list[str]) -> None:
         _unsubscribe.append(engine.on("*", _hint))
 
 
+def _tell_of_runs(engine: Durably) -> None:
+    watching = Running(running)
+    watching.watch_branches(asyncio.get_running_loop())
+    engine.watch_executions(watching.watch)
+
+
 async def handle(request: str) -> str:
-    """Answer a request `{method, path, query, body}` with `{status, body}`."""
+    """Answer a request `{id, method, path, query, body}` with `{status, body}`."""
     assert _engine is not None, "the worker sends requests only after start() has returned"
-    parts = json.loads(request)
-    response = await respond(_engine, Request(parts["method"], parts["path"], parts["query"], parts.get("body")))
+    return _text(await respond(_engine, _request(request)))
+
+
+async def admit(request: str, received_at: int) -> str:
+    """Carry out a trigger that was acknowledged before there was an engine, at that moment in milliseconds.
+
+    As `handle`; but one that is refused becomes a run that has failed.
+    """
+    # Not at the top: most starts find nothing in the inbox.
+    from durably_web.api.inbox import admit
+
+    assert _engine is not None, "the worker sends requests only after start() has returned"
+    return _text(await admit(_engine, _request(request), int(received_at)))
+
+
+def _request(text: str) -> Request:
+    parts = json.loads(text)
+    return Request(parts["method"], parts["path"], parts.get("query") or {}, parts.get("body"), parts.get("id"))
+
+
+def _text(response: Response) -> str:
     return json.dumps({"status": response.status, "body": response.body})
+
+
+def shutdown(reason: str) -> None:
+    """Tell listeners, and the steps that ask, that this worker is about to end: `close`, `pagehide` or `freeze`."""
+    if _engine is not None:
+        _engine.announce_stop(reason)
 
 
 async def stop() -> None:
@@ -80,9 +119,9 @@ async def stop() -> None:
 
 
 def _forward(event: Event) -> None:
-    post(json.dumps(event.to_wire()))
+    post(event.type, json.dumps(event.to_wire()))
 
 
 def _hint(event: Event) -> None:
     if event.seq is not None:
-        post(json.dumps({"type": "journal", "runId": event.run_id, "seq": event.seq}))
+        post("journal", json.dumps({"type": "journal", "runId": event.run_id, "seq": event.seq}))

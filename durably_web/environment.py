@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from durably_web.store.rows import Lease
 
 
+Watch = Callable[[str, Coroutine[Any, Any, object]], Coroutine[Any, Any, object]]
+
+
 class Hooks:
     """What somebody wants to be around executions; `None` costs nothing.
 
@@ -36,7 +39,7 @@ class Hooks:
         self.around_run: Callable[[Execution], Coroutine[Any, Any, object]] | None = None
         self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
         self.at_trigger: Callable[[], str | None] | None = None
-        self.watched: Callable[[str, Coroutine[Any, Any, object]], Coroutine[Any, Any, object]] | None = None
+        self.watched: Watch | None = None
 
 
 class Environment(NamedTuple):

@@ -31,7 +31,11 @@ async def respond(durably: Durably, request: Request) -> Response:
     try:
         return Response(200, await answer(durably, request))
     except Exception as error:
-        return Response(_status_of(error), {"error": str(error), "name": type(error).__name__})
+        return error_response(error)
+
+
+def error_response(error: Exception) -> Response:
+    return Response(_status_of(error), {"error": str(error), "name": type(error).__name__})
 
 
 def _status_of(error: Exception) -> int:

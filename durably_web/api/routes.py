@@ -32,13 +32,23 @@ async def answer(durably: Durably, request: Request) -> Any:
 
 
 async def _trigger(durably: Durably, request: Request) -> Any:
-    body = parsing.fields(request.body, "a trigger", parsing.TRIGGER_FIELDS)
-    job = parsing.text(body.get("jobName"), "jobName")
-    options = parsing.trigger_options(body)
-    return _made(await durably.trigger(job, body.get("input"), request_id=request.id, **options))
+    job, input, options = trigger_asked(request)
+    return made(await durably.trigger(job, input, request_id=request.id, **options))
 
 
 async def _trigger_many(durably: Durably, request: Request) -> Any:
+    job, items = triggers_asked(request)
+    return [made(handle) for handle in await durably.trigger_many(job, items, request_id=request.id)]
+
+
+def trigger_asked(request: Request) -> tuple[str, Any, dict[str, Any]]:
+    """The job, the input and the options that `POST /trigger` stands for. Raises `BadRequest`."""
+    body = parsing.fields(request.body, "a trigger", parsing.TRIGGER_FIELDS)
+    return parsing.text(body.get("jobName"), "jobName"), body.get("input"), parsing.trigger_options(body)
+
+
+def triggers_asked(request: Request) -> tuple[str, list[dict[str, Any]]]:
+    """The job and the items that `POST /trigger-many` stands for. Raises `BadRequest`."""
     body = parsing.fields(request.body, "the body", ("jobName", "items"))
     job = parsing.text(body.get("jobName"), "jobName")
     items = body.get("items")
@@ -51,11 +61,10 @@ async def _trigger_many(durably: Durably, request: Request) -> Any:
             asked.append({"input": given.get("input"), **parsing.trigger_options(given)})
         except BadRequest as error:
             raise BadRequest(f"items[{number}]: {error}") from None
-    handles: list[RunHandle[Any]] = await durably.trigger_many(job, asked, request_id=request.id)
-    return [_made(handle) for handle in handles]
+    return job, asked
 
 
-def _made(handle: RunHandle[Any]) -> dict[str, Any]:
+def made(handle: RunHandle[Any]) -> dict[str, Any]:
     return {"runId": handle.id, "disposition": handle.disposition}
 
 

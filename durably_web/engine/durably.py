@@ -15,7 +15,7 @@ from durably_web.codec import Codec, JsonCodec
 from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
 from durably_web.engine.control import Control
-from durably_web.environment import Environment, Hooks
+from durably_web.environment import Environment, Hooks, Watch
 from durably_web.ids import IdMaker
 from durably_web.jobs import Job
 from durably_web.store.batch import Executor
@@ -136,6 +136,22 @@ class Durably(Control):
         await self._worker.stop()
         self._worker.close()
         await self._store.close()
+
+    def announce_stop(self, reason: str) -> None:
+        """Tell listeners (`worker:shutdown`), and step functions that ask (`shutting_down`), that a stop is near; once
+        for each reason. `stop` does so itself."""
+        self._worker.announce_stop(reason)
+
+    def blame(self, run_id: str | None) -> None:
+        """Before the start: the worker before this one died under this run, or under none of its runs.
+
+        Only of that run it counts as a death; the others are taken up as if the worker had given them back.
+        """
+        self._worker.blame(run_id)
+
+    def watch_executions(self, watch: Watch | None) -> None:
+        """Let each execution's coroutine be what `watch(run_id, coroutine)` makes of it, until it is called again."""
+        self._environment.hooks.watched = watch
 
     async def __aenter__(self) -> Self:
         try:

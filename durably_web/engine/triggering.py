@@ -101,8 +101,14 @@ class Triggering(Reading):
         """
         if unknown := options.keys() - _OPTIONS:
             raise TypeError(f"trigger() has no {', '.join(sorted(unknown))}; it has {', '.join(_OPTIONS)}")
+        return await self.trigger_at(self._clock.now(), job, input, request_id=request_id, **options)
+
+    async def trigger_at(
+        self, moment: int, job: Job[Any, Any] | str, input: Any, *, request_id: str | None, **options: Any
+    ) -> RunHandle[Any]:
+        """`trigger`, as if at a moment that has passed, in milliseconds."""
         found = self._environment.known_job(job)
-        asked = self._asked(found, input, self._request_id(request_id), self._clock.now(), **options)
+        asked = self._asked(found, input, self._request_id(request_id), moment, **options)
         return await self._trigger(found, asked)
 
     async def _trigger(self, job: Job[Any, Any], asked: Trigger) -> RunHandle[Any]:
@@ -130,12 +136,13 @@ class Triggering(Reading):
         Each item is `{"input": …}` with any of `trigger`'s options beside it, but `debounce`. Raises what `trigger`
         raises. The ids of the new runs are `request_id`, where one is given, and those behind it.
         """
-        found = self._environment.known_job(job)
-        return await self._trigger_many(found, self._asked_many(found, items, request_id, self._clock.now()))
+        return await self.trigger_many_at(self._clock.now(), job, items, request_id=request_id)
 
-    def _asked_many(
-        self, job: Job[Any, Any], items: Iterable[Mapping[str, Any]], request_id: str | None, now: int
-    ) -> list[Trigger]:
+    async def trigger_many_at(
+        self, moment: int, job: Job[Any, Any] | str, items: Iterable[Mapping[str, Any]], *, request_id: str | None
+    ) -> list[RunHandle[Any]]:
+        """`trigger_many`, as if at a moment that has passed, in milliseconds."""
+        found = self._environment.known_job(job)
         asked = []
         if isinstance(items, Mapping | str) or not isinstance(items, Iterable):
             raise InvalidInput(f'items is a list of {{"input": …}}, not {items!r}')
@@ -147,8 +154,8 @@ class Triggering(Reading):
             if unknown := sorted(map(str, options.keys() - _OPTIONS)):
                 raise InvalidInput(f"items[{number}] has {', '.join(unknown)}; known: input, {', '.join(_OPTIONS)}")
             run_id = self._request_id(request_id, number)
-            asked.append(self._asked(job, item.get("input"), run_id, now, **options))
-        return asked
+            asked.append(self._asked(found, item.get("input"), run_id, moment, **options))
+        return await self._trigger_many(found, asked)
 
     async def _trigger_many(self, job: Job[Any, Any], asked: list[Trigger]) -> list[RunHandle[Any]]:
         try:

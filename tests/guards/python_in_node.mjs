@@ -12,7 +12,7 @@ const indexURL = path.join(runtime, "pyodide") + path.sep;
 try {
   const { loadPyodide } = await import(pathToFileURL(path.join(indexURL, "pyodide.mjs")).href);
   const pyodide = await loadPyodide({ indexURL });
-  pyodide.registerJsModule("durably_bridge", { run_batch: () => '{"rows":[]}', post: () => undefined });
+  pyodide.registerJsModule("durably_bridge", { run_batch: () => '{"rows":[]}', post: () => undefined, running: () => undefined });
   pyodide.unpackArchive(new Uint8Array(readFileSync(path.join(runtime, manifest.wheel))), "wheel");
   console.log(await pyodide.runPythonAsync(readFileSync(0, "utf8")));
 } catch (error) {
