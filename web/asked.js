@@ -32,7 +32,8 @@ import { countedUp, isId } from "./ulid.js";
  */
 
 const ITEM = ["input", "idempotencyKey", "concurrencyKey", "coalesce", "labels", "priority", "delayMs", "runAt"];
-const TRIGGER = ["jobName", ...ITEM];
+const DEBOUNCE = ["debounceMs", "debounceMaxMs"];
+const TRIGGER = ["jobName", ...ITEM, ...DEBOUNCE];
 // Counted up, an id with the last time that there is might overflow.
 const LAST_TIME = "7ZZZZZZZZZ";
 const LONGEST_MS = 100 * 366 * 24 * 3600 * 1000;
@@ -73,6 +74,7 @@ export function runsAsked({ id, method, path, query, body }, receivedAt) {
 function runAsked(jobName, given, id, now) {
   const { input = {}, idempotencyKey = null, concurrencyKey = null, coalesce, labels = {}, priority = 0, delayMs, runAt } = given;
   // A run of the key may be pending: only with "queue" the engine needs no look at it.
+  if (DEBOUNCE.some((name) => name in given)) return null;
   if (coalesce !== (concurrencyKey === null ? undefined : "queue")) return null;
   if (!isText(jobName) || !isTextOrNull(idempotencyKey) || !isTextOrNull(concurrencyKey)) return null;
   if (!isLabels(labels) || !isPriority(priority)) return null;

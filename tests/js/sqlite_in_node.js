@@ -15,6 +15,15 @@ export function connect() {
   return new Connection(sqlite3, new sqlite3.oo1.DB(":memory:"));
 }
 
+/** A connection to a database in memory that begins as the bytes of a file, which is in no WAL mode. */
+export function connectTo(bytes) {
+  const db = new sqlite3.oo1.DB(":memory:");
+  const { capi, wasm } = sqlite3;
+  const flags = capi.SQLITE_DESERIALIZE_FREEONCLOSE | capi.SQLITE_DESERIALIZE_RESIZEABLE;
+  db.checkRc(capi.sqlite3_deserialize(db.pointer, "main", wasm.allocFromTypedArray(bytes), bytes.length, bytes.length, flags));
+  return new Connection(sqlite3, db);
+}
+
 /** Run statements as one write batch; returns the parsed reply. */
 export function write(connection, ...statements) {
   return JSON.parse(connection.runBatch(JSON.stringify({ mode: "write", statements })));
