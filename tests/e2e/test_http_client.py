@@ -1,4 +1,4 @@
-"""One client, two ways to the jobs: what it does means the same in a page's worker and over HTTP. And what only HTTP has."""
+"""One client, two ways to the jobs: it means the same in a page's worker and over HTTP. And what only HTTP has."""
 
 from __future__ import annotations
 
