@@ -46,14 +46,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="durably-bench-", dir=options.folder) as folder:
         figures = asyncio.run(measure_natively(Path(folder), size))
     if not options.no_browser:
-        from benchmarks import browser
+        from benchmarks import browser, starting
 
-        say("Chromium …")
-        try:
-            figures += browser.measure(size)
-        except (OSError, browser.BrowserError, browser.ChromiumMissing) as problem:
-            # The figures that there are must not be lost with those that are missing.
-            say(f"Nothing from the browser: {problem}")
+        for what, measure in (("Chromium", browser.measure), ("Chromium, tabs that start and end", starting.measure)):
+            say(f"{what} …")
+            try:
+                figures += measure(size)
+            except (OSError, browser.BrowserError, browser.ChromiumMissing) as problem:
+                # The figures that there are must not be lost with those that are missing.
+                say(f"Nothing of this: {problem}")
     facts["seconds"] = round(watch.seconds())
     print(report.as_json(figures, facts) if options.json else report.as_table(figures, facts))
 

@@ -18,7 +18,7 @@ from scripts import chromium
 from scripts.chromium import ChromiumMissing
 from scripts.serve import serve
 
-__all__ = ["BrowserError", "ChromiumMissing", "measure"]
+__all__ = ["BrowserError", "ChromiumMissing", "measure", "served"]
 
 HERE = Path(__file__).resolve().parent
 SITE = HERE.parent / "build" / "site"
@@ -38,8 +38,8 @@ _LINES: tuple[tuple[str, str, str, Bar | None], ...] = (
 
 
 @contextmanager
-def _served() -> Iterator[str]:
-    """The page of the benchmark, beside the runtime of the built site."""
+def served() -> Iterator[str]:
+    """The pages of the benchmark, beside the runtime of the built site."""
     if not (SITE / "durably-web" / "manifest.json").exists():
         raise FileNotFoundError("the site is not built: run `make site`")
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def _measure_on(page: Page, durability: str, size: Size) -> list[Figure]:
 
 def measure(size: Size) -> list[Figure]:
     figures: list[Figure] = []
-    with _served() as address, tempfile.TemporaryDirectory() as profile, sync_playwright() as driver:
+    with served() as address, tempfile.TemporaryDirectory() as profile, sync_playwright() as driver:
         for durability in ("full", "relaxed"):
             # A browser of its own for each: the second must not find the first one's caches.
             with chromium.launch(driver, Path(profile) / durability) as browser:

@@ -28,6 +28,11 @@ async def take_turns(ours: Round, raw: Round, rounds: int, *, enough_seconds: fl
     while len(turns) < rounds and (time.monotonic() < ends or not turns):
         limit = await raw()
         turns.append((await ours(), limit))
+    return compare(turns)
+
+
+def compare(turns: list[tuple[float, float]]) -> Comparison:
+    """Of turns that were measured, each as `(ours, raw)`."""
     return Comparison(
         median(own for own, _ in turns),
         median(limit for _, limit in turns),

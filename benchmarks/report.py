@@ -39,6 +39,11 @@ def share(limit: float) -> Bar:
     return Bar("ratio", limit, "")
 
 
+def within(limit: float) -> Bar:
+    """At most this share of what it is compared with: durations."""
+    return Bar("ratio", limit, "", at_most=True)
+
+
 class Figure(NamedTuple):
     """One line of the report. `raw` is the limit measured beside it; `note` says what else is worth knowing."""
 
