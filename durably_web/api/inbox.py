@@ -82,7 +82,7 @@ def _text(durably: Durably, input: Any) -> str:
     try:
         return codec.store({} if input is None else input, own)[0]
     except NotSerializable:
-        # Such as a text that is not valid Unicode: what was asked for stays readable.
+        # Such as NaN, which is not JSON: what was asked for stays readable.
         return own.encode(json.dumps(input))
 
 

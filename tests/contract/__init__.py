@@ -52,6 +52,8 @@ SUITES = (
     "replay_order",
     "flow",
     "requests",
+    "repeated",
+    "inbox",
     "faults",
     "wait_faults",
 )
