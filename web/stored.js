@@ -8,7 +8,6 @@
  */
 
 import { isText } from "./asked.js";
-import { PREFIX } from "./sealing.js";
 
 /** @typedef {import("./asked.js").Asked} Asked */
 /** @typedef {import("./sealing.js").Sealer} Sealer */
@@ -120,7 +119,7 @@ function isMeant({ id, jobName, labels: own }, { statuses, jobNames, labels, aft
   return (
     (statuses.length === 0 || statuses.includes("pending")) &&
     (jobNames === null || jobNames.includes(jobName)) &&
-    labels.every(([key, value]) => Object.hasOwn(own, key) && own[key] === value) &&
+    labels.every(([key, value]) => own[key] === value) &&
     (after === null || id < after)
   );
 }
@@ -233,10 +232,7 @@ function object(members) {
  * @returns {WireValue | Promise<WireValue>}
  */
 function opened(value, sealer) {
-  if (typeof value !== "string" || !value.startsWith(PREFIX)) return value;
-  // The engine has words for that.
-  if (!sealer.seals) throw new NeedsEngine();
-  return sealer.open(value);
+  return typeof value === "string" ? sealer.open(value) : value;
 }
 
 /** @param {WireValue | undefined} value */

@@ -153,6 +153,8 @@ test("a request that the engine has carried out already is not stored again", as
   migrated();
   const id = stored();
   assert.deepEqual(await trigger({ jobName: "job" }, id), { runId: id, disposition: "created" });
+  const keyed = stored({ idempotency_key: "k" });
+  assert.deepEqual(await trigger({ jobName: "job", idempotencyKey: "k" }, keyed), { runId: keyed, disposition: "created" });
   assert.equal(inbox(), null);
 });
 
@@ -391,6 +393,16 @@ test("what only Python can read is left to it", async () => {
   }
 });
 
+test("a request in the inbox that is of no known kind is missing from no list, and is handed over", async () => {
+  const { runId } = await trigger({ jobName: "job" });
+  write(connection, ["INSERT INTO durably_inbox (id, request, received_at) VALUES ('01J0000000FBCB54955HDWHY7C', '{\"new\":1}', 0)", []]);
+  early = opened();
+  assert.equal(await runs(), null);
+  const { admit, given } = engine();
+  await early.drain(admit);
+  assert.deepEqual([given[0].id, given[1].new], [runId, 1]);
+});
+
 test("a trigger of the far future, and one with a tag in it, are stored", async () => {
   const { runId } = await trigger({ jobName: "job", runAt: "2500-01-01T00:00:00.001Z" });
   assert.equal(await run(runId), null);
@@ -434,6 +446,9 @@ test("beside sealed values no name may look like one", async () => {
   for (const body of bodies) assert.equal((await trigger(body)).disposition, "created");
   early = opened(KEY);
   for (const body of bodies) assert.equal(await trigger(body), null);
+  await early.drain(engine().admit);
+  early = opened(KEY);
+  assert.deepEqual(await runs({ jobName: "a" }), []);
   for (const query of [{ jobName: "sealed:a" }, { jobName: ["a", "sealed:a"] }, { "label.a": "sealed:" }, { after: "sealed:1" }]) {
     assert.equal(await runs(query), null);
   }

@@ -1,4 +1,4 @@
-"""What the browser's worker seals before Python is up, Python opens; tests/js/sealing.test.js has the other way round."""
+"""What the browser's worker seals before Python is up, Python opens; the other way round: tests/js/sealing.test.js."""
 
 from __future__ import annotations
 
