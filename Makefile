@@ -75,9 +75,11 @@ lint: $(VENV)/.installed ## Style, format and layers
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: types
-types: setup ## Types of the Python and the JavaScript
+types: setup ## Types of the Python and the JavaScript, and of what the latter declares
 	$(BIN)/mypy
 	$(NPM)/.bin/tsc --project web/jsconfig.json
+	$(NPM)/.bin/tsc --project web/jsconfig.types.json
+	$(NPM)/.bin/tsc --project tests/types/tsconfig.json
 
 .PHONY: js
 js: $(NPM)/.installed

@@ -27,7 +27,6 @@ export class Asking {
   #request;
 
   /**
-   * @internal
    * @param {import("./types.js").Transport["request"]} request
    */
   constructor(request) {
@@ -63,6 +62,8 @@ export class Asking {
   }
 
   /**
+   * A run as it stands.
+   *
    * @param {string} runId
    * @param {RequestOptions} [options]
    * @returns {Promise<Run | null>}  `null` for an unknown id

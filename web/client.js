@@ -71,7 +71,6 @@ export class Durably extends Asking {
   #jobs = new Jobs(this);
 
   /**
-   * @internal
    * @param {(told: import("./types.js").Told) => import("./types.js").Transport} connect
    * @param {{onStatus?: (status: Status, detail: StatusDetail) => void, inPage: boolean}} settings
    */
@@ -124,7 +123,11 @@ export class Durably extends Asking {
     return this.#transport.ready;
   }
 
-  /** @returns {Status} */
+  /**
+   * Who runs the jobs, or that there is nobody who does.
+   *
+   * @returns {Status}
+   */
   get status() {
     return this.#transport.status;
   }

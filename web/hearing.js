@@ -20,8 +20,12 @@ import { failureOf, invalid } from "./failures.js";
  * @typedef {{listener: Listener, seq: number, time: number}} Entry
  */
 
-/** Every type that there is; `durably_web/events.py` has the same. */
-export const EVENT_TYPES = /** @type {const} */ ([
+/**
+ * Every type that there is; `durably_web/events.py` has the same.
+ *
+ * @type {readonly EventType[]}
+ */
+export const EVENT_TYPES = [
   "run:trigger",
   "run:coalesced",
   "run:leased",
@@ -44,7 +48,7 @@ export const EVENT_TYPES = /** @type {const} */ ([
   "log:write",
   "worker:error",
   "worker:shutdown",
-]);
+];
 
 // Live events come out of order by a few at most: those that one turn of the engine's event loop stored together.
 const DISORDER = 256;

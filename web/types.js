@@ -152,6 +152,7 @@
  * @property {number} attempt  The try that gave the outcome, or that comes next.
  * @property {{attempt: number, error: string, startedAt: string, failedAt: string}[]} attempts  Those that failed.
  * @property {string | null} until  When a step that waits goes on by time.
+ * @property {string | null} waitsFor  `"signal approval"` or `"run 01…"`, for a step that waits for more than time.
  * @property {string} startedAt
  * @property {string | null} completedAt
  */
@@ -195,28 +196,28 @@
  * What each type of event is about.
  *
  * @typedef {{
- *   "run:trigger": {input: any},
- *   "run:coalesced": {input: any},
- *   "run:leased": {leaseOwner: string, attempt: number},
- *   "run:lease-renewed": {leaseOwner: string},
- *   "run:waiting": {until?: string},
- *   "run:pause": {},
- *   "run:resume": {},
- *   "run:progress": {progress: Progress},
- *   "run:retry": {error: string | null, attempt: number | null, until?: string},
- *   "run:complete": {output: any, duration?: number},
- *   "run:fail": {error: string, failedStepName: string | null, duration?: number},
- *   "run:cancel": {},
- *   "run:delete": {},
- *   "step:start": {stepName: string},
- *   "step:wait": {stepName: string, until?: string},
- *   "step:retry": {stepName: string, error: string, attempt: number, until?: string},
- *   "step:complete": {stepName: string, output: any, duration?: number},
- *   "step:fail": {stepName: string, error: string, attempt: number, duration?: number},
- *   "step:cancel": {stepName: string},
- *   "log:write": {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
- *   "worker:error": {error: string, context: string},
- *   "worker:shutdown": {reason: "stop" | "close" | "pagehide" | "freeze"},
+ *   ["run:trigger"]: {input: any},
+ *   ["run:coalesced"]: {input: any},
+ *   ["run:leased"]: {leaseOwner: string, attempt: number},
+ *   ["run:lease-renewed"]: {leaseOwner: string},
+ *   ["run:waiting"]: {until?: string},
+ *   ["run:pause"]: {},
+ *   ["run:resume"]: {},
+ *   ["run:progress"]: {progress: Progress},
+ *   ["run:retry"]: {error: string | null, attempt: number | null, until?: string},
+ *   ["run:complete"]: {output: any, duration?: number},
+ *   ["run:fail"]: {error: string, failedStepName: string | null, duration?: number},
+ *   ["run:cancel"]: {},
+ *   ["run:delete"]: {},
+ *   ["step:start"]: {stepName: string},
+ *   ["step:wait"]: {stepName: string, until?: string, waitsFor: string | null},
+ *   ["step:retry"]: {stepName: string, error: string, attempt: number, until?: string},
+ *   ["step:complete"]: {stepName: string, output: any, duration?: number},
+ *   ["step:fail"]: {stepName: string, error: string, attempt: number, duration?: number},
+ *   ["step:cancel"]: {stepName: string},
+ *   ["log:write"]: {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
+ *   ["worker:error"]: {error: string, context: string},
+ *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide" | "freeze"},
  * }} EventDetails
  */
 
