@@ -22,6 +22,7 @@ _EXPORTS = {
     "RateLimit": "retry",
     "Debounce": "retry",
     "cancelled": "context",
+    "shutting_down": "context",
     "Event": "events",
     "Run": "records",
     "StepRecord": "records",
@@ -42,6 +43,7 @@ _EXPORTS = {
     "NotSerializable": "errors",
     "Fatal": "errors",
     "SignalTimeout": "errors",
+    "OffloadFailed": "errors",
     "StepFailed": "errors",
     "RunFailed": "errors",
     "RunCancelled": "errors",
@@ -66,6 +68,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "RateLimit",
     "Debounce",
     "cancelled",
+    "shutting_down",
     "Event",
     "Run",
     "StepRecord",
@@ -86,6 +89,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "NotSerializable",
     "Fatal",
     "SignalTimeout",
+    "OffloadFailed",
     "StepFailed",
     "RunFailed",
     "RunCancelled",
@@ -103,7 +107,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
 if TYPE_CHECKING:
     from durably_web.clock import Clock, ManualClock, SystemClock
     from durably_web.codec import Codec, JsonCodec
-    from durably_web.context import cancelled
+    from durably_web.context import cancelled, shutting_down
     from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (
@@ -116,6 +120,7 @@ if TYPE_CHECKING:
         NotADatabase,
         NotFound,
         NotSerializable,
+        OffloadFailed,
         RunCancelled,
         RunFailed,
         SchemaTooNew,

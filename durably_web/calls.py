@@ -8,7 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from durably_web.clock import Clock
 from durably_web.context import ended
@@ -16,29 +16,37 @@ from durably_web.context import ended
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from durably_web.offloading import Offloader
+
 # Beside the threads that work there may be some that nobody waits for any more.
 _MOST_THREADS = 1000
 
 
-class Caller(Protocol):
-    """Calls functions that are not coroutine functions."""
+class Caller:
+    """Calls functions that are not coroutine functions: here at once, on the event loop, where there are no threads."""
 
-    async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any: ...
-
-    def close(self) -> None: ...
-
-
-class InlineCaller:
-    """Calls at once, on the event loop: where there are no threads."""
+    _offloader: Offloader | None = None
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         return fn(*args)
 
+    @property
+    def offloader(self) -> Offloader:
+        """Calls functions elsewhere. What it needs is loaded with the first of them."""
+        if self._offloader is None:
+            from durably_web.offloading import offloader
+
+            self._offloader = offloader()
+        return self._offloader
+
     def close(self) -> None:
-        pass
+        """End what is still executed here. It can be used again."""
+        offloader, self._offloader = self._offloader, None
+        if offloader is not None:
+            offloader.close()
 
 
-class ThreadCaller:
+class ThreadCaller(Caller):
     """Calls in a thread, so that heartbeats and other runs go on meanwhile.
 
     At most `threads` functions run at once. A thread cannot be stopped: a function that nobody waits for any more,
@@ -61,6 +69,7 @@ class ThreadCaller:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def close(self) -> None:
+        super().close()
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -76,7 +85,17 @@ def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...]) -> An
 
 def caller(threads: int) -> Caller:
     """The caller for this platform."""
-    return InlineCaller() if sys.platform == "emscripten" else ThreadCaller(threads)
+    return Caller() if sys.platform == "emscripten" else ThreadCaller(threads)
+
+
+def refuse_a_beginning_process() -> None:
+    """Raises `RuntimeError` in a process that is being started for offloaded functions, and imports the main script."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and getattr(processes.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a process that was started by another one imports the main script again, and must not begin an engine: "
+            'what the script does besides defining belongs under `if __name__ == "__main__":`'
+        )
 
 
 async def call(caller: Caller, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

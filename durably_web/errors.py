@@ -7,6 +7,7 @@
     ├── NotSerializable     a value cannot be stored as JSON
     ├── Fatal               raised by a job: no policy tries it again
     ├── SignalTimeout       no signal came in time
+    ├── OffloadFailed       the process or worker of an offloaded step died
     ├── StepFailed          a stored failure whose own class cannot be found any more
     ├── RunFailed           seen when waiting for a run that failed
     ├── RunCancelled        seen when waiting for a run that was cancelled
@@ -61,6 +62,10 @@ class Fatal(DurablyError):
 
 class SignalTimeout(DurablyError, TimeoutError):
     """No signal came in time."""
+
+
+class OffloadFailed(DurablyError):
+    """The process or worker that executed an offloaded step died, or could not be started."""
 
 
 class StepFailed(DurablyError):

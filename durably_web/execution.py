@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures, shapes, trying
 from durably_web.arguments import check_step_name
-from durably_web.context import current_step, ended
+from durably_web.context import current_step, ended, shutdown
 from durably_web.ending import Ending, complete, fail, fail_for, give_back, output_text, try_to_store
 from durably_web.environment import Environment
 from durably_web.errors import (
@@ -102,6 +102,7 @@ class Execution:
         task = self._task = asyncio.current_task()
         assert task is not None
         ended.set(self._has_ended)
+        shutdown.set(self.environment.shutdown.is_near)
         try:
             # It may have been ended before it began.
             self.check()
@@ -180,7 +181,7 @@ class Execution:
     def step(
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
     ) -> Coroutine[Any, Any, Any]:
-        """The coroutine of a step, `policies` being its retry and its time-out. Its occurrence is counted now."""
+        """The coroutine of a step, `policies` being retry, time-out and offload. Its occurrence is counted now."""
         key = self.key(name)
         stored = self.history.outcomes.get(key)
         if stored is not None:
@@ -194,7 +195,7 @@ class Execution:
             return self.replay(stored, fn, False)
         return (
             trying.until_done(self, key, fn, args, *policies)
-            if policies != (None, None)
+            if policies != (None, None, False)
             else trying.once(self, key, fn, args)
         )
 

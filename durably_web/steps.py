@@ -54,6 +54,7 @@ class Step:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
@@ -65,6 +66,7 @@ class Step:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
     ) -> Coroutine[Any, Any, T]: ...
 
     def run(
@@ -75,6 +77,7 @@ class Step:
         *args: Any,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
     ) -> Coroutine[Any, Any, Any]:
         """Run `fn(*args)` once, ever, and give its result.
 
@@ -89,12 +92,17 @@ class Step:
         `TimeoutError`: an async `fn` is cancelled; a sync one is abandoned (in the browser, which has no
         threads, once it returns) and can ask `durably_web.cancelled()`.
 
+        With `offload`, `fn` runs in another process, in the browser in another worker with a Python of its own: it
+        stands at the top level of a module, otherwise `InvalidInput`, and what it is given and gives can be pickled.
+        When its time is over, or its run is cancelled, the process or worker is ended, whatever it does; waiting for
+        a free one and its start are not counted. `OffloadFailed` when it dies.
+
         Raises `NotSerializable` when the result cannot be stored. A crash between the end of `fn` and the
         commit runs `fn` again: make its effects safe to repeat.
         """
-        if retry is None and timeout is None:
+        if retry is None and timeout is None and not offload:
             return self._execution.step(name, fn, args)
-        return self._execution.step(name, fn, args, *_policies(name, retry, timeout))
+        return self._execution.step(name, fn, args, *_policies(name, fn, retry, timeout, offload))
 
     @overload
     def map(
@@ -106,6 +114,7 @@ class Step:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
         return_exceptions: bool = False,
     ) -> Coroutine[Any, Any, list[T]]: ...
 
@@ -119,6 +128,7 @@ class Step:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
         return_exceptions: bool = False,
     ) -> Coroutine[Any, Any, list[T]]: ...
 
@@ -131,18 +141,19 @@ class Step:
         concurrency: int = 8,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        offload: bool = False,
         return_exceptions: bool = False,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Run `fn(item)` for each item as a step of its own, `name[0]`, `name[1]`, …, at most `concurrency` at once.
 
         Gives the results in the order of the items. When one fails, no further one begins; those that have
         begun end, and the failure of the first of them in the order of the items is raised. With
-        `return_exceptions`, all are run, and failures stand among the results.
+        `return_exceptions`, all are run, and failures stand among the results. All else as `run`.
         """
         if type(concurrency) is not int or concurrency < 1:
             raise InvalidInput(f"concurrency is a whole number from 1 on, not {concurrency!r}")
         check_step_name(name)
-        policies = _policies(name, retry, timeout)
+        policies = _policies(name, fn, retry, timeout, offload)
         # All of them now, so that the names are counted in the order of the calls.
         keys = [(self._execution.key(f"{name}[{index}]"), item) for index, item in enumerate(items)]
         return self._map(keys, fn, policies, concurrency, return_exceptions)
@@ -151,7 +162,7 @@ class Step:
         self,
         keys: list[tuple[str, Any]],
         fn: Callable[..., Any],
-        policies: tuple[Retry | None, float | None],
+        policies: tuple[Retry | None, float | None, bool],
         concurrency: int,
         return_exceptions: bool,
     ) -> list[Any]:
@@ -376,10 +387,17 @@ class StepLog:
         self._execution.journal.log(current_step.get(), text)
 
 
-def _policies(name: str, retry: Retry | None, timeout: Duration | None) -> tuple[Retry | None, float | None]:
+def _policies(
+    name: str, fn: Callable[..., Any], retry: Retry | None, timeout: Duration | None, offload: bool
+) -> tuple[Retry | None, float | None, bool]:
     if retry is not None and not isinstance(retry, Retry):
         raise InvalidInput(f"retry of step {name!r} is a Retry, such as Retry(max_attempts=5), not {retry!r}")
-    return retry, None if timeout is None else seconds_of(timeout, f"the timeout of step {name!r}")
+    if offload:
+        # Here, and not at the top: few jobs need it.
+        from durably_web.offloading import place_of
+
+        place_of(fn, f"step {name!r}")
+    return retry, None if timeout is None else seconds_of(timeout, f"the timeout of step {name!r}"), offload
 
 
 def _number(value: float) -> float:

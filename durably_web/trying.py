@@ -30,6 +30,7 @@ async def until_done(
     args: tuple[Any, ...],
     retry: Retry | None,
     timeout: float | None,
+    offload: bool = False,
 ) -> Any:
     """The result of `fn(*args)`, tried as often as `retry` asks for. Goes on where an earlier execution was."""
     attempt = 1
@@ -40,7 +41,7 @@ async def until_done(
             await execution.until(tries.until)
         while True:
             try:
-                return await once(execution, key, fn, args, attempt, retry, timeout)
+                return await once(execution, key, fn, args, attempt, retry, timeout, offload)
             except TryAgain as again:
                 until = again.until
             attempt += 1
@@ -55,6 +56,7 @@ async def once(
     attempt: int = 1,
     retry: Retry | None = None,
     timeout: float | None = None,
+    offload: bool = False,
 ) -> Any:
     """The result of `fn(*args)`, stored. Raises its exception, stored too, or `TryAgain`."""
     started_at = execution.begin_at_once()
@@ -65,10 +67,10 @@ async def once(
     parallel = execution.enter(key)
     try:
         try:
-            if timeout is None and execution.around_step is None:
+            if timeout is None and not offload and execution.around_step is None:
                 result = await calls.call(execution.caller, fn, args)
             else:
-                result = await _call(execution, key, fn, args, attempt, timeout)
+                result = await _call(execution, key, fn, args, attempt, timeout, offload)
             load = execution.loader_of(fn)
             if load is None:
                 text, value = codec.store(result, own_codec)
@@ -105,21 +107,30 @@ async def once(
 
 
 async def _call(
-    execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], attempt: int, timeout: float | None
+    execution: Execution,
+    key: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    attempt: int,
+    timeout: float | None,
+    offload: bool,
 ) -> Any:
     around = execution.around_step
     if around is not None:
         with around(execution.lease, key, attempt):
-            return await _call_in_time(execution, key, fn, args, timeout)
-    return await _call_in_time(execution, key, fn, args, timeout)
+            return await _call_in_time(execution, key, fn, args, timeout, offload)
+    return await _call_in_time(execution, key, fn, args, timeout, offload)
 
 
 async def _call_in_time(
-    execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None
+    execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], timeout: float | None, offload: bool
 ) -> Any:
+    caller, clock, what = execution.caller, execution.environment.clock, f"step {key!r}"
+    if offload:
+        return await caller.offloader.call(fn, args, clock, timeout, what)
     if timeout is None:
-        return await calls.call(execution.caller, fn, args)
-    return await calls.call_within(timeout, execution.environment.clock, execution.caller, fn, args, f"step {key!r}")
+        return await calls.call(caller, fn, args)
+    return await calls.call_within(timeout, clock, caller, fn, args, what)
 
 
 async def _store_try(

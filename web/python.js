@@ -19,6 +19,10 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(text: string) => string} run_batch
  * @property {(type: string, text: string) => void} post  hands an event, as JSON, to whoever listens to its type
  * @property {(runId: string) => void} running  names the run whose code runs from now on
+ * @property {number} offload_size  how many workers for offloaded functions there may be
+ * @property {(id: number) => Promise<void>} offload_start
+ * @property {(id: number, call: Uint8Array[]) => Promise<Uint8Array[]>} offload_run
+ * @property {(id: number) => void} offload_end
  */
 
 /**
@@ -67,7 +71,10 @@ export function downloadParts({ runtime, pyodide, jobs }) {
     ]);
     return { wheel, http, micropip, sources };
   };
-  return { manifest, parts: parts() };
+  const downloads = { manifest, parts: parts() };
+  // Whoever waits for them is told; until then it is nobody's.
+  for (const download of Object.values(downloads)) download.catch(() => {});
+  return downloads;
 }
 
 /**
@@ -117,6 +124,19 @@ export async function startEngine(pyodide, bridge, { sources, encryptionKeys, ev
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
   const { listen, handle, admit, shutdown, stop } = browser;
   return { listen, handle, admit, shutdown, stop };
+}
+
+/**
+ * The worker of offloaded functions has this in the place of an engine.
+ *
+ * @param {Pyodide} pyodide
+ * @param {{name: string, source: string}[]} sources  the job files
+ * @returns {(call: Uint8Array[]) => Promise<Uint8Array[]>} makes a call, and gives its answer
+ */
+export function startOffloaded(pyodide, sources) {
+  const { prepare, answer } = pyodide.pyimport("durably_web.outside");
+  prepare(JSON.stringify({ jobs: sources, http_wheel: HTTP_WHEEL }));
+  return answer;
 }
 
 /** @param {string} indexURL */

@@ -9,6 +9,7 @@ import { Desk } from "./desk.js";
 import { Early } from "./early.js";
 import { DurablyError, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
+import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
 import { Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
@@ -67,13 +68,14 @@ async function boot(options, aftermath) {
   candidacy = line;
   leader?.watch(() => void line.succeed(async () => (await leader?.isAsleep()) ?? false, settled.promise));
   const { asleep } = await line.won;
+  const downloads = downloadParts(options);
   let connection;
   try {
     connection = await own(place, options, asleep);
   } finally {
     settled.resolve(undefined);
   }
-  await runJobs(connection, options, aftermath);
+  await runJobs(connection, downloads, options, aftermath);
 }
 
 /**
@@ -126,12 +128,11 @@ async function own(place, options, asleep) {
 
 /**
  * @param {import("./sqlite.js").Connection} connection
+ * @param {ReturnType<typeof downloadParts>} downloads
  * @param {BootOptions} options
  * @param {Aftermath} aftermath
  */
-async function runJobs(connection, options, aftermath) {
-  const downloads = downloadParts(options);
-  downloads.parts.catch(() => {});
+async function runJobs(connection, downloads, options, aftermath) {
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
   desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq());
@@ -148,6 +149,7 @@ async function runJobs(connection, options, aftermath) {
     post: (type, text) => desk.post(type, text),
     /** @param {string} runId */
     running: (runId) => tell({ type: "running", runId }),
+    ...new OffloadPool({ options, parts: downloads.parts }).bridge(),
   };
   const { sources } = await downloads.parts;
   engine = await startEngine(pyodide, bridge, {
