@@ -24,13 +24,14 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from durably_web.store.batch import Executor
 
-Capability = Literal["workers", "wakes", "threads", "busy"]
+Capability = Literal["workers", "wakes", "threads", "busy", "processes"]
 """What a backend may have.
 
 workers   several live workers at once, which can tell that another one is alive
 wakes     a write of one connection wakes those who wait on another, without polling
 threads   sync steps run in threads
 busy      `hold()` works: the database can be held by somebody else
+processes offloaded functions run in processes
 """
 
 SUITES = (
@@ -54,13 +55,15 @@ SUITES = (
     "requests",
     "repeated",
     "inbox",
+    "shutdown",
     "faults",
     "wait_faults",
+    "offload",
 )
 """The modules with cases, in the order in which they build on each other."""
 
-BARE = ("executor", "faults", "wait_faults")
-"""Those of them that are not bound behind a wrapper: what they do to batches themselves would be undone by it."""
+BARE = ("executor", "faults", "wait_faults", "offload")
+"""Those of them that are not bound behind a wrapper: it would undo what they do to batches, or they ask nothing of them."""
 
 SECONDS_PER_CASE = 60
 

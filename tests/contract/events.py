@@ -15,7 +15,7 @@ from durably_web.steps import Step
 from tests.contract import Backend, needs
 from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
 
-NOT_STORED = {"step:start", "run:lease-renewed", "step:cancel", "worker:error"}
+NOT_STORED = {"step:start", "run:lease-renewed", "step:cancel", "worker:error", "worker:shutdown"}
 
 
 @job

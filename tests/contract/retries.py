@@ -996,6 +996,52 @@ async def a_worker_that_is_known_to_be_dead_counts_at_once(backend: Backend) -> 
         assert run.status == "failed" and str(run.error).startswith("PoisonRun: ") and gate.arrived == 3
 
 
+@needs("workers")
+async def where_it_is_known_who_is_to_blame_the_others_are_innocent(backend: Backend) -> None:
+    """Their workers may die under them as often as they like; and once nobody knows any more, all count again."""
+    gate, beside = Gate(), Gate()
+    deadly = _deadly(gate, 2)
+
+    @job(max_attempts=1)
+    async def innocent(step: Step, input: dict[str, Any]) -> str:
+        return await step.run("wait", beside.wait, "fine")
+
+    class Told(CountingExecutor):
+        def gone(self, worker_ids: Any) -> list[str]:
+            return list(worker_ids)
+
+    async def crashes_of(run_id: str) -> Any:
+        [[crashes]] = await world.rows("SELECT crashes FROM durably_runs WHERE id = ?", run_id)
+        return crashes
+
+    async with World(backend) as world:
+        asking = await world.engine(deadly, innocent)
+        poison = (await asking.trigger(deadly)).id
+        handle = await asking.trigger(innocent)
+        # (who is blamed, and the deaths that then count for the poison run and for the other one)
+        blamed: list[tuple[list[str | None], int, int]] = [
+            ([], 0, 0),
+            ([poison], 1, 0),
+            ([None], 1, 0),
+            (["some other"], 1, 0),
+            ([], 2, 1),
+            ([handle.id], 2, 2),
+        ]
+        for count, (who, poisoned, others) in enumerate(blamed, 1):
+            durably = await world.engine(deadly, innocent, through=Told)
+            for run_id in who:
+                durably.blame(run_id)
+            await durably.start()
+            await gate.reached(count)
+            assert await crashes_of(poison) == poisoned, (count, who)
+            if others < 2:
+                await beside.reached(count)
+                assert await crashes_of(handle.id) == others, (count, who)
+            else:
+                assert str((await becomes(durably, handle.id, "failed")).error).startswith("PoisonRun: 2 workers")
+            await world.crash(durably)
+
+
 async def a_poison_run_harms_no_other(backend: Backend) -> None:
     """It took the others down with it; they go on when it is given up."""
     gate = Gate()
