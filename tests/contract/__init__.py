@@ -63,7 +63,7 @@ SUITES = (
 """The modules with cases, in the order in which they build on each other."""
 
 BARE = ("executor", "faults", "wait_faults", "offload")
-"""Those of them that are not bound behind a wrapper: it would undo what they do to batches, or they ask nothing of them."""
+"""Those of them that are not bound behind a wrapper: it would undo what they do to batches, or is nothing to them."""
 
 SECONDS_PER_CASE = 60
 

@@ -15,7 +15,7 @@ from tests.support.executors import Wrapper
 class SqliteFile:
     """A database file, and as many connections to it as asked for."""
 
-    has: frozenset[Capability] = frozenset({"workers", "wakes", "threads", "busy"})
+    has: frozenset[Capability] = frozenset({"workers", "wakes", "threads", "busy", "processes"})
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "case.db"
