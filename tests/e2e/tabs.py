@@ -8,10 +8,12 @@ import secrets
 import signal
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import TimeoutError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -177,12 +179,14 @@ def assert_same_events(pages: list[Page]) -> list[dict[str, Any]]:
     assert newest > 0, "nothing was heard"
     journal: list[dict[str, Any]] = evaluate(pages[0], JOURNAL, newest)
     for page in pages:
-        wait(page, f"newest => {STORED}.some(({{seq}}) => seq === newest)", newest)
+        with suppress(TimeoutError):
+            # Told below, with what is missing.
+            wait(page, f"newest => {STORED}.some(({{seq}}) => seq === newest)", newest)
         heard = page.evaluate(STORED)
         stored = [event for event in journal if event["seq"] >= heard[0]["seq"]]
         by_seq = {event["seq"]: event for event in stored}
         missed = by_seq.keys() - {event["seq"] for event in heard}
-        assert not missed, ("missed", [by_seq[seq] for seq in sorted(missed)])
+        assert not missed, ("missed", [by_seq[seq] for seq in sorted(missed)], page.evaluate("statuses"))
         assert sorted(event["seq"] for event in heard) == sorted(by_seq), "heard twice, or what is not stored"
         wrong = [(event, by_seq[event["seq"]]) for event in heard if event != by_seq[event["seq"]]]
         assert not wrong, ("heard differently from what is stored", wrong)
@@ -207,7 +211,7 @@ def processes_of(pages: list[Page]) -> list[int]:
     events: list[dict[str, Any]] = []
     ends: list[Any] = []
     session.on("Tracing.dataCollected", lambda part: events.extend(part["value"]))
-    session.on("Tracing.tracingComplete", ends.append)
+    session.on("Tracing.tracingComplete", lambda end: ends.append(end))
     marks = [f"tab-{secrets.token_hex(8)}" for _ in pages]
     session.send("Tracing.start", {"categories": "-*,blink.user_timing", "transferMode": "ReportEvents"})
     for page, mark in zip(pages, marks, strict=True):
