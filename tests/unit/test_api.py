@@ -10,6 +10,7 @@ import pytest
 
 from durably_web import Durably, ManualClock, Step, job
 from durably_web.api import Request, Response, respond
+from durably_web.errors import InvalidInput
 
 LATER = "2030-01-31T12:00:00.000Z"
 
@@ -38,11 +39,11 @@ class Api:
         self.durably = durably
         self.clock = clock
 
-    async def send(self, line: str, body: Any = None, **query: str) -> Response:
+    async def send(self, line: str, body: Any = None, **query: Any) -> Response:
         method, path = line.split()
         return await respond(self.durably, Request(method, path, query, body))
 
-    async def ask(self, line: str, body: Any = None, **query: str) -> Any:
+    async def ask(self, line: str, body: Any = None, **query: Any) -> Any:
         """The body of an answer that is no error."""
         response = await self.send(line, body, **query)
         assert response.status == 200, response
@@ -185,7 +186,31 @@ async def test_purge(api: Api) -> None:
     assert await api.ask("POST /purge", {"olderThanMs": 3_600_000.0}) == {"count": 1}
 
 
+async def test_jobs_by_several_names(api: Api) -> None:
+    ids = {name: await api.trigger(name) for name in ("echo", "ask", "fail")}
+
+    async def found(names: Any) -> list[str]:
+        return sorted(run["jobName"] for run in await api.ask("GET /runs", jobName=names))
+
+    assert await found(["echo", "fail"]) == ["echo", "fail"]
+    assert await found(["echo", "echo", "none"]) == ["echo"] == await found(["echo"]) == await found("echo")
+    assert await found(["none"]) == []
+    assert await api.ask("POST /runs/pause", jobName=["echo", "ask"]) == {"count": 2}
+    assert await api.ask("POST /runs/cancel", jobName=["ask", "fail"], status="pending") == {"count": 2}
+    assert (await api.run(ids["echo"]))["status"] == "pending"
+    assert {run.job_name for run in await api.durably.get_runs(job=[echo, "ask"])} == {"echo", "ask"}
+    with pytest.raises(InvalidInput, match="the list is empty"):
+        await api.durably.delete_runs(status="failed", job=[])
+
+
 # -- reading -----------------------------------------------------------------------------------------------
+
+
+async def test_health(api: Api) -> None:
+    assert await api.ask("GET /health") == {"ok": True}
+    await api.durably.stop()
+    response = await api.send("GET /health")
+    assert (response.status, response.body["name"]) == (503, "StoreUnavailable")
 
 
 async def test_stats(api: Api) -> None:
@@ -304,10 +329,20 @@ MANY = "POST /trigger-many"
         ("GET /events", {"limit": "0"}, None, "limit must be a number from 1 to 500"),
         ("GET /events", {"after": "x"}, None, "after must be a whole number"),
         ("GET /run", {}, None, "runId is missing"),
+        ("GET /run", {"runId": ["a"]}, None, "runId must be given once"),
+        ("GET /runs", {"status": ["failed", "pending"]}, None, "status must be given once"),
+        ("GET /runs", {"label.a": ["b", "c"]}, None, "label.a must be given once"),
+        ("GET /runs", {"jobName": []}, None, "jobName is missing"),
+        ("GET /runs", {"jobName": ["a", ""]}, None, "jobName is missing"),
+        ("GET /runs", {"jobName": ["a", 1]}, None, "jobName must be a string"),
+        ("GET /runs", {"limit": 1}, None, "limit must be a string"),
+        ("POST /runs/delete", {"jobName": []}, None, "jobName is missing"),
+        ("POST /pause", {"jobName": ["echo", "ask"]}, None, "jobName must be given once"),
+        ("GET /health", {"deep": "1"}, None, "/health has no parameter deep"),
     ],
 )
 async def test_what_is_wrong_is_told_and_changes_nothing(
-    api: Api, line: str, query: dict[str, str], body: Any, complaint: str
+    api: Api, line: str, query: dict[str, Any], body: Any, complaint: str
 ) -> None:
     response = await api.send(line, body, **query)
     assert response.status == 400, response
