@@ -17,7 +17,6 @@ from durably_web.api.routes import made, trigger_asked, triggers_asked
 from durably_web.arguments import checked_labels
 from durably_web.errors import InvalidInput, NotSerializable, StoreError
 from durably_web.ids import counted_up
-from durably_web.store.changes import end_of
 from durably_web.store.operations.refusing import Refusal, store_refusals
 
 if TYPE_CHECKING:
@@ -98,4 +97,3 @@ async def _store(durably: Durably, refusals: list[Refusal]) -> None:
         for type_ in _ENTRIES:
             if type_ in seqs:
                 await durably._tell_of(one.run_id, type_, seqs[type_])
-        durably._store.changes.notify(end_of(one.run_id))
