@@ -210,8 +210,8 @@ export class Durably extends Asking {
 
   /**
    * Call `listener` for every event of a type, or of all with `"*"`, that happens from now on, in this tab, another one, or on the
-   * server: in order, and, when it is stored, exactly once, also when its source is lost and found again meanwhile. What a listener
-   * raises goes to the console.
+   * server: when it is stored, exactly once, also when its source is lost and found again meanwhile; in order, except that live events
+   * of one moment may be swapped (`seq` has their order, and `subscribe` keeps it). What a listener raises goes to the console.
    *
    * @template {EventType | "*"} T
    * @param {T} type

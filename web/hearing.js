@@ -1,5 +1,6 @@
 /**
- * Events for those who listen: in order, and each stored one exactly once, also across a change of leader and a lost connection.
+ * Events for those who listen: each stored one exactly once, and in the order in which they come, also across a change of leader and a
+ * lost connection.
  *
  * A live event is told as it comes. On a new connection the journal is read from behind what was told, while live events wait;
  * then they follow, without those that the journal had. Events that are not stored (`seq` is `null`) are told if they come.

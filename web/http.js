@@ -49,6 +49,7 @@ export class Http {
   /** @type {PromiseWithResolvers<void>} */
   #started = Promise.withResolvers();
   #isStarted = false;
+  #isChecking = false;
   /** @type {Error | undefined} */
   #failure;
   /** Whose time has not ended yet. @type {Set<Patience>} */
@@ -121,7 +122,10 @@ export class Http {
           this.#reached();
           this.#told.onConnected(connection);
         },
-        onLost: () => this.#lost(new DurablyError("StoreUnavailable", `the stream of events from ${this.#url} broke off`)),
+        onLost: () => {
+          this.#lost(new DurablyError("StoreUnavailable", `the stream of events from ${this.#url} broke off`));
+          void this.#check();
+        },
       });
     }
   }
@@ -134,13 +138,29 @@ export class Http {
   async #start() {
     const timeout = Math.min(this.#requestTimeout, START_PATIENCE_MS);
     try {
-      await this.#ask("GET /health", `${this.#url}/health`, { method: "GET" }, { timeout });
+      await this.#askHealth(timeout);
       this.#isStarted = true;
       this.#reached();
       this.#started.resolve();
     } catch (error) {
       if (!this.#failure) this.#finish("failed", /** @type {Error} */ (error));
     }
+  }
+
+  /**
+   * Without a stream, is the server still there? When it is, who waits for something looks again: the stream may be refused for ever
+   * by what is in between.
+   */
+  async #check() {
+    if (!this.#isStarted || this.#isChecking) return;
+    this.#isChecking = true;
+    await this.#askHealth(this.#requestTimeout).catch(() => {});
+    this.#isChecking = false;
+  }
+
+  /** @param {number} timeout */
+  async #askHealth(timeout) {
+    return this.#ask("GET /health", `${this.#url}/health`, { method: "GET" }, { timeout });
   }
 
   /**

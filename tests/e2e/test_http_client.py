@@ -345,6 +345,17 @@ def test_a_server_that_goes_and_comes_back(served: Page, server: HttpServer) -> 
     assert ["starting", "StoreUnavailable"] in served.evaluate("statuses")
 
 
+def test_a_wait_ends_where_no_stream_comes_through(served: Page, server: HttpServer) -> None:
+    server.refuses_streams = True
+    run_id = trigger(served, "ask")
+    served.evaluate(f"id => {{ globalThis.waiting = ({ENDED})(id) }}", run_id)
+    served.evaluate(f"id => {{ globalThis.following = ({FOLLOW})([id, 0]) }}", run_id)
+    wait_until_waiting(served, run_id)
+    server.call(lambda: server.durably.signal(run_id, "answer", 1))
+    assert served.evaluate("waiting")["output"]["answer"] == 1
+    assert served.evaluate("following")[-1][1] == "run:complete"
+
+
 def test_a_stream_is_open_only_while_somebody_listens(served: Page, server: HttpServer) -> None:
     assert ("GET", "/runs/subscribe", None) not in server.asked
     served.evaluate("globalThis.stop = durably.on('run:complete', () => {}); 0")

@@ -273,6 +273,22 @@ test("a stream that breaks comes again, by the browser or by us", async () => {
   assert.equal(sources.length, 2);
 });
 
+test("a stream that never comes does not hide a server that is there", async () => {
+  const { http, heard } = await connect();
+  http.listen(["run:complete"]);
+  for (let loss = 0; loss < 3; loss++) {
+    sources.at(-1).break(2);
+    sources.at(-1).break(2);
+    await turn();
+    assert.deepEqual(asked.map(({ address }) => address), [`${SERVER}/health`]);
+    asked.shift().answer(200, {});
+    await turn();
+    mock.timers.tick(10_000);
+  }
+  const again = ["starting: StoreUnavailable", "follower"];
+  assert.deepEqual(heard, ["follower", ...again, ...again, ...again]);
+});
+
 test("what is listened to before a request is heard: the request waits for the stream, but not for ever", async () => {
   const { http } = await connect();
   for (const open of [
@@ -287,8 +303,8 @@ test("what is listened to before a request is heard: the request waits for the s
     assert.deepEqual(asked, []);
     open();
     await turn();
-    asked.shift().answer(200, { runId: "1" });
-    await request;
+    for (const { address, answer } of asked.splice(0)) answer(200, address.endsWith("/trigger") ? { runId: "1" } : {});
+    assert.deepEqual(await request, { runId: "1" });
     http.listen([]);
   }
 });

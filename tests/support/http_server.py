@@ -42,6 +42,8 @@ class HttpServer:
         self.durably = durably
         self.asked: list[Asked] = []
         self.address = ""
+        self.refuses_streams = False
+        """As something in between may, that waits for the end of every answer."""
         self._loop = loop
         self._client = client
         self._streams: set[_Stream] = set()
@@ -122,6 +124,8 @@ class HttpServer:
             await _reply(writer, 502, "text/plain", b"no server")
         elif path == "/health":
             await _reply_json(writer, 200, {"ok": True})
+        elif path == "/runs/subscribe" and self.refuses_streams:
+            await _reply(writer, 501, "text/plain", b"no streams")
         elif path == "/runs/subscribe":
             await self._stream(headers.get("last-event-id"), writer)
         else:
