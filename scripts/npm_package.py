@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import tempfile
@@ -28,16 +27,8 @@ FOR_MAKERS = ("private", "scripts", "devDependencies")
 
 
 def declarations(target: Path) -> None:
-    """Put the `.d.ts` files of the modules into `target`.
-
-    TypeScript 7.0 keeps the asterisk of a comment's line in front of a property whose name is in quotes.
-    """
-    run(
-        *(WEB / "node_modules" / ".bin" / "tsc", "--project", WEB / "jsconfig.json"),
-        *("--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", target),
-    )
-    for path in target.glob("*.d.ts"):
-        path.write_text(re.sub(r'(?m)^( +)\* +(?="[^"]+"\??: )', r"\1", path.read_text()))
+    """Put the `.d.ts` files of the modules into `target`."""
+    run(WEB / "node_modules" / ".bin" / "tsc", "--project", WEB / "jsconfig.types.json", "--outDir", target)
 
 
 def package_json() -> str:

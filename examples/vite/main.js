@@ -27,10 +27,14 @@ async function follow(run) {
 $("start").addEventListener("submit", async (event) => {
   event.preventDefault();
   $("result").textContent = "";
-  const input = { below: $("below").valueAsNumber, pause: $("pause").valueAsNumber };
+  const input = { below: $("below").valueAsNumber, pause: $("pause").valueAsNumber, offload: $("offload").checked };
   await follow(await durably.trigger("primes", input));
 });
 
 const [unfinished] = await durably.getRuns({ status: ["pending", "leased", "waiting"], limit: 1 });
 $("message").textContent = unfinished ? "Going on …" : "Ready.";
+// Runs can be asked for already; this is about the jobs: their file may have a mistake.
+durably.ready.catch((error) => {
+  $("message").textContent = String(error);
+});
 if (unfinished) await follow(unfinished);

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("requirements-dev.txt", "requirements-browser.txt", "web/package-lock.json")
+LOCKS = (
+    "requirements-dev.txt",
+    "requirements-browser.txt",
+    "web/package-lock.json",
+    "examples/react/package-lock.json",
+    "examples/vite/package-lock.json",
+)
 
 REGISTRIES = ("pypi." + "org", "pythonhosted." + "org", "registry.npm" + "js.org", "npm" + "mirror.com")
 

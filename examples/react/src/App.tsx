@@ -71,7 +71,7 @@ export function App() {
         </label>
         <button className="primary">Count</button>
       </form>
-      {refusal && <p className="notice">{refusal}</p>}
+      {(refusal ?? detail.error) && <p className="error">{refusal ?? String(detail.error)}</p>}
 
       {job.currentRunId && state && (
         <section className="card" data-testid="current" data-run={job.currentRunId}>

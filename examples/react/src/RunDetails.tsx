@@ -17,7 +17,7 @@ export function RunDetails({ runId }: { runId: string }) {
     ask(runId).catch((error: unknown) => setRefusal(String(error)));
   };
   return (
-    <section className="card" data-testid="details" data-heard={live.status ?? ""}>
+    <section className="card" data-testid="details" data-heard={live.status}>
       <div className="row">
         <h2>
           <code>{runId}</code>

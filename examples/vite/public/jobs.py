@@ -18,12 +18,13 @@ async def count_primes(start: int, stop: int, pause: float) -> int:
 
 @job
 async def primes(step: Step, input: dict[str, Any]) -> dict[str, int]:
-    below, block = input["below"], input.get("block", 10_000)
-    starts = range(0, below, block)
+    below, pause = input["below"], input["pause"]
+    starts = range(0, below, 10_000)
     found = 0
     for number, start in enumerate(starts, 1):
-        # Stored when it returns: whatever ends this tab, no block is counted twice.
-        found += await step.run("count", count_primes, start, min(start + block, below), input.get("pause", 0))
-        step.progress(number, total=len(starts), message=f"{found} below {min(start + block, below)}")
-    step.log.info("counted", primes=found)
+        stop = min(start + 10_000, below)
+        # Stored when it returns: whatever ends this tab, no block is counted twice. Offloaded, it is counted in another
+        # worker, and this one stays free.
+        found += await step.run("count", count_primes, start, stop, pause, offload=input["offload"])
+        step.progress(number, total=len(starts), message=f"{found} below {stop}")
     return {"primes": found}
