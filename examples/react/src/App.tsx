@@ -34,6 +34,7 @@ export function App() {
     try {
       await job.trigger(input);
       list.goToPage(0);
+      void list.refresh();
     } catch (error) {
       setRefusal(String(error));
     }
@@ -81,7 +82,7 @@ export function App() {
           </div>
           <Meter progress={progress} />
           {job.output && <p className="result">{job.output.primes.toLocaleString("en")} primes</p>}
-          {job.error && <p className="error">{job.error}</p>}
+          {state === "failed" && <p className="error">{job.error}</p>}
           {!job.isTerminal && (
             <div className="actions">
               <button onClick={() => void durably.cancel(job.currentRunId!)}>Cancel</button>
