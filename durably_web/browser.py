@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from durably_bridge import post, run_batch, running
+from durably_bridge import broken, post, run_batch, running
 
 from durably_web.api import Request, Response, respond
 from durably_web.backends.opfs import OpfsExecutor
@@ -24,7 +24,7 @@ _unsubscribe: list[Callable[[], None]] = []
 
 
 async def start(options: str) -> str:
-    """Load the job files and run the engine; `{"jobs": names}`, or `{"error": {"name", "message"}}`.
+    """Load the job files and make the engine; `{"jobs": names}`, or `{"error": {"name", "message"}}`.
 
     `orphaned` tells that the worker before this one was ended because it hung, and `blamed` under which run, if any.
     """
@@ -36,13 +36,21 @@ async def start(options: str) -> str:
         engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=_codec([bytes(key) for key in settings["keys"]]))
         _tell_of(engine, settings["events"])
         _tell_of_runs(engine)
-        if settings.get("orphaned"):
-            engine.blame(settings.get("blamed"))
-        await engine.init()
+        if settings["orphaned"]:
+            engine.blame(settings["blamed"])
+        await engine.migrate()
     except Exception as error:
         return json.dumps({"error": {"name": type(error).__name__, "message": str(error)}})
     _engine = engine
+    # Of `sys.exit` in a job: elsewhere it ends the process, here it would leave an interpreter that answers nobody.
+    setattr(asyncio.get_running_loop(), "_system_exit_handler", lambda code: broken())  # noqa: B010
     return json.dumps({"jobs": [job.name for job in jobs]})
+
+
+async def begin() -> None:
+    """Execute runs from now on. Not before the inbox is empty: a job could take the key of a trigger in it."""
+    assert _engine is not None, "the worker begins only after start() has returned"
+    await _engine.start()
 
 
 def _codec(keys: list[bytes]) -> Codec | None:

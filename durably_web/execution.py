@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from durably_web.deadline import Deadline
 
 T = TypeVar("T")
+
+# Not the job's own failures. A browser has no process that `sys.exit()` could end: there it fails the run.
+_ENDS_PROCESS = (KeyboardInterrupt, GeneratorExit, *([] if sys.platform == "emscripten" else [SystemExit]))
 
 # An execution that never waits for anything still lets the event loop turn this often.
 TURN_SECONDS = 0.01
@@ -117,7 +121,7 @@ class Execution:
                 self.check()
             try:
                 text = await self._call_job()
-            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            except _ENDS_PROCESS:
                 raise
             except BaseException as error:
                 self.check()

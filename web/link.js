@@ -266,8 +266,8 @@ export class Link {
         : "the worker that runs the jobs has ended unexpectedly";
     const error = new DurablyError("StoreUnavailable", message);
     const now = performance.now();
-    // One that hangs is bounded by the attempts that its run has.
-    if (how === "dies") this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
+    // One that dies under a run is bounded by the attempts that the run has.
+    if (this.#running === null) this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
     if (this.#deaths.length > RESTARTS_PER_MINUTE) {
       this.#fail(error);
       return;

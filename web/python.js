@@ -19,6 +19,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(text: string) => string} run_batch
  * @property {(type: string, text: string) => void} post  hands an event, as JSON, to whoever listens to its type
  * @property {(runId: string) => void} running  names the run whose code runs from now on
+ * @property {() => void} broken  ends this worker: its interpreter has left
  * @property {number} offload_size  how many workers for offloaded functions there may be
  * @property {(id: number) => Promise<void>} offload_start
  * @property {(id: number, call: Uint8Array[]) => Promise<Uint8Array[]>} offload_run
@@ -32,6 +33,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(events: string) => void} listen
  * @property {(request: string) => Promise<string>} handle
  * @property {(request: string, receivedAt: number) => Promise<string>} admit  takes a request over from the inbox
+ * @property {() => Promise<void>} begin  executes runs from now on
  * @property {(reason: string) => void} shutdown  tells the jobs that `stop` is to come
  * @property {() => Promise<void>} stop
  */
@@ -122,8 +124,8 @@ export async function startEngine(pyodide, bridge, { sources, encryptionKeys, ev
   const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
-  const { listen, handle, admit, shutdown, stop } = browser;
-  return { listen, handle, admit, shutdown, stop };
+  const { listen, handle, admit, begin, shutdown, stop } = browser;
+  return { listen, handle, admit, begin, shutdown, stop };
 }
 
 /**

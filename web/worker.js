@@ -137,10 +137,9 @@ async function runJobs(connection, downloads, options, aftermath) {
   requireKnownSchema(connection, schema);
   desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq());
   reach("python");
-  const pyodide = await bootPython(options, downloads.parts, reach, () => {
-    // Nothing of it answers any more. The page starts another worker when this one is gone.
-    close();
-  });
+  // Nothing of it answers any more. The page starts another worker when this one is gone.
+  const broken = () => close();
+  const pyodide = await bootPython(options, downloads.parts, reach, broken);
   reach("jobs");
   const bridge = {
     /** @param {string} text */
@@ -149,6 +148,7 @@ async function runJobs(connection, downloads, options, aftermath) {
     post: (type, text) => desk.post(type, text),
     /** @param {string} runId */
     running: (runId) => tell({ type: "running", runId }),
+    broken,
     ...new OffloadPool({ options, parts: downloads.parts }).bridge(),
   };
   const { sources } = await downloads.parts;
@@ -159,6 +159,7 @@ async function runJobs(connection, downloads, options, aftermath) {
     aftermath,
   });
   await desk.hire(engine);
+  await engine.begin();
   reach("running");
 }
 

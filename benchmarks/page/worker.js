@@ -32,7 +32,7 @@ async function measure({ durability, modules, ...settings }) {
       const answer = await fetch(new URL(`modules/${name}`, import.meta.url));
       pyodide.FS.writeFile(`${FOLDER}/${name}`, await answer.text());
     }
-    pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {} });
+    pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {}, broken() {} });
     const importing = pyodide.runPython(TIME_OF_IMPORT);
     const inside = pyodide.pyimport("benchmarks.inside");
     return await inside.measure(JSON.stringify({ ...settings, importing }));

@@ -12,7 +12,8 @@ const indexURL = path.join(runtime, "pyodide") + path.sep;
 try {
   const { loadPyodide } = await import(pathToFileURL(path.join(indexURL, "pyodide.mjs")).href);
   const pyodide = await loadPyodide({ indexURL });
-  pyodide.registerJsModule("durably_bridge", { run_batch: () => '{"rows":[]}', post: () => undefined, running: () => undefined });
+  const nothing = () => undefined;
+  pyodide.registerJsModule("durably_bridge", { run_batch: () => '{"rows":[]}', post: nothing, running: nothing, broken: nothing });
   pyodide.unpackArchive(new Uint8Array(readFileSync(path.join(runtime, manifest.wheel))), "wheel");
   console.log(await pyodide.runPythonAsync(readFileSync(0, "utf8")));
 } catch (error) {

@@ -38,7 +38,7 @@ TOO_DEAR = (
 PROGRAM = """
 import asyncio, json, sys, types
 
-sys.modules["durably_bridge"] = types.SimpleNamespace(run_batch=None, post=None, running=None)
+sys.modules["durably_bridge"] = types.SimpleNamespace(run_batch=None, post=None, running=None, broken=None)
 blocked = set(json.loads(sys.argv[1])) - set(sys.modules)
 
 class Blocker:

@@ -58,7 +58,7 @@ def run_python(runtime: Path, root: Path) -> RunPython:
 
 
 def test_the_manifest_names_files_that_exist(runtime: Path, manifest: dict[str, str]) -> None:
-    assert set(manifest) == {"version", "wheel", "micropip", "pyodide_http"}
+    assert set(manifest) == {"version", "schema", "wheel", "micropip", "pyodide_http"}
     for name in ("wheel", "micropip", "pyodide_http"):
         assert (runtime / manifest[name]).is_file()
 

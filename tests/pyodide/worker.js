@@ -14,7 +14,7 @@ let cases = 0;
 async function boot() {
   const sqlite3 = await loadSqlite(runtime);
   const pyodide = await bootPython(options, downloadParts(options).parts, () => {}, () => {});
-  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {} });
+  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {}, broken() {} });
   pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
   const { run } = pyodide.pyimport("tests.pyodide.in_worker");
   return { sqlite3, run };

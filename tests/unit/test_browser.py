@@ -56,6 +56,9 @@ class Bridge(types.ModuleType):
     def running(self, run_id: str) -> None:
         self.told.append(run_id)
 
+    def broken(self) -> None:
+        raise AssertionError("no interpreter ends in these tests")
+
     def of(self, type_: str) -> list[dict[str, Any]]:
         return [event for posted, event in self.posted if posted == type_]
 
@@ -74,8 +77,11 @@ class Worker:
 
     async def start(self, **settings: Any) -> Any:
         files = [{"name": "page_jobs.py", "source": JOBS}]
-        given = {"jobs": files, "http_wheel": "/none.whl", "keys": [], "events": ["*", "journal"], **settings}
-        return json.loads(await bounded(self.browser.start(json.dumps(given))))
+        given = {"jobs": files, "http_wheel": "/none.whl", "keys": [], "events": ["*", "journal"]}
+        aftermath = {"orphaned": False, "blamed": None}
+        started = json.loads(await bounded(self.browser.start(json.dumps({**given, **aftermath, **settings}))))
+        await bounded(self.browser.begin())
+        return started
 
     async def ask(self, line: str, body: Any = None, **more: Any) -> Any:
         method, path = line.split()
