@@ -112,13 +112,19 @@ def test_close_waits_for_no_worker_that_is_idle_and_leaves_none(page: Page) -> N
     page.wait_for_function(f"async () => await ({WORKERS})() === 0")
 
 
-def test_a_run_that_was_cut_off_calls_its_function_again(page: Page) -> None:
-    """And none whose result was stored."""
+@pytest.mark.parametrize("how", ["reload", "terminate"])
+def test_a_run_that_was_cut_off_calls_its_function_again(page: Page, how: str) -> None:
+    """And none whose result was stored. The worker of the function ends with the engine's."""
     run_id = spin(page)
     [before, *_] = page.evaluate("id => durably.getSteps(id)", run_id)
-    page.reload()
-    page.evaluate(LISTEN, "spinning")
-    assert create(page, jobs="offload_jobs.py") == "leader"
+    if how == "reload":
+        page.reload()
+        page.evaluate(LISTEN, "spinning")
+        assert create(page, jobs="offload_jobs.py") == "leader"
+    else:
+        page.evaluate(LISTEN, "spinning")
+        page.evaluate("workers[0].terminate()")
     page.evaluate("async () => { await spinning; }")
+    page.wait_for_function(f"async () => await ({WORKERS})() === 2")
     assert page.evaluate("id => durably.getSteps(id)", run_id) == [before]
     assert before["name"] == "before" and before["status"] == "completed"

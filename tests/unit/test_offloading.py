@@ -319,6 +319,7 @@ def start_script(folder: Path, start: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_process_dies_with_the_one_that_started_it(tmp_path: Path, end: signal.Signals) -> None:
     """And its functions may be those of the script itself."""
+    pid = None
     with start_script(tmp_path, 'if __name__ == "__main__":\n    asyncio.run(main())') as process:
         try:
             assert process.stdout is not None
@@ -328,6 +329,8 @@ async def test_a_process_dies_with_the_one_that_started_it(tmp_path: Path, end: 
             await gone(pid)
         finally:
             process.kill()
+            if pid is not None and is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_script_that_begins_when_it_is_imported_says_what_to_do(tmp_path: Path) -> None:
