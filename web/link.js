@@ -79,7 +79,8 @@ export class Link {
    * @param {object} settings
    * @param {string[]} settings.events  to hear of from the beginning
    * @param {number} settings.requestTimeout
-   * @param {number} settings.hangTimeout  milliseconds without a sign of life after which the worker is started again
+   * @param {number} settings.hangTimeout  milliseconds without a sign of life after which the worker is started again; a start may
+   *   take longer
    * @param {(status: Status, detail: StatusDetail) => void} settings.onStatus  must not raise
    * @param {(event: Pushed) => void} settings.onEvent  must not raise
    * @param {(connection: {seq: number}) => void} settings.onConnected  must not raise; `seq` is that of the last stored event
@@ -203,7 +204,9 @@ export class Link {
         break;
       case "phase":
         this.#onStatus(this.#status, { phase: message.phase, at: message.at });
-        if (message.phase === "running") this.#ready.resolve();
+        if (message.phase !== "running") break;
+        this.#ready.resolve();
+        if (this.#role === "leader") this.#watchdog.start({ starting: false });
         break;
       case "response":
         this.#requests.answered(message.id, message.text);
@@ -237,7 +240,7 @@ export class Link {
     this.#stopAnsweringPings();
     if (role !== "leader") return;
     this.#stopAnsweringPings = answerPings(channel);
-    this.#watchdog.start();
+    this.#watchdog.start({ starting: true });
   }
 
   /** The worker goes, and gives up whatever it holds, at once. */

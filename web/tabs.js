@@ -27,6 +27,7 @@ export class ToLeader {
   #own;
   #attach;
   #tell;
+  #events;
   #misses = 0;
   #onSign = () => {};
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -35,15 +36,15 @@ export class ToLeader {
   /**
    * @param {string} channel
    * @param {string} lifeline  of this worker
+   * @param {string[]} events  that its page listens to
    * @param {(message: ToClient) => void} tell
    * @param {(error: import("./failures.js").Failure) => void} onRefused
    */
-  constructor(channel, lifeline, tell, onRefused) {
+  constructor(channel, lifeline, events, tell, onRefused) {
     const client = crypto.randomUUID();
     this.#tell = tell;
     this.#attach = { type: /** @type {const} */ ("attach"), protocol: PROTOCOL_VERSION, client, lifeline };
-    /** @type {string[]} */
-    this.events = [];
+    this.#events = events;
     this.#common = new BroadcastChannel(channel);
     this.#common.onmessage = ({ data }) => this.#hear(data);
     this.#own = new BroadcastChannel(`${channel}:${client}`);
@@ -82,7 +83,7 @@ export class ToLeader {
 
   /** @param {FromClient} message */
   send(message) {
-    if (message.type === "listen") this.events = message.events;
+    if (message.type === "listen") this.#events = message.events;
     this.#own.postMessage(message);
   }
 
@@ -99,7 +100,7 @@ export class ToLeader {
   }
 
   #ask() {
-    this.#post({ ...this.#attach, events: this.events });
+    this.#post({ ...this.#attach, events: this.#events });
   }
 
   #sign() {

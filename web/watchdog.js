@@ -6,6 +6,8 @@
 
 // So often within the time that is allowed, a sign of life is asked for.
 const LOOKS = 4;
+// Starting Python is one long computation, on a slow machine of many seconds.
+const LEAST_FOR_START_MS = 120_000;
 
 export class Watchdog {
   #patience;
@@ -27,9 +29,11 @@ export class Watchdog {
     this.#onHang = onHang;
   }
 
-  start() {
+  /** @param {{starting: boolean}} phase  whether Python is still being started */
+  start({ starting }) {
     this.stop();
     if (!(this.#patience > 0 && Number.isFinite(this.#patience))) return;
+    const patience = starting ? Math.max(this.#patience, LEAST_FOR_START_MS) : this.#patience;
     // Looks are counted, not time: a laptop that slept, or a tab whose timers are held back, is no reason to bark.
     this.#looking = setInterval(() => {
       if (this.#silent >= LOOKS) {
@@ -39,7 +43,7 @@ export class Watchdog {
       }
       this.#silent += 1;
       this.#ping();
-    }, this.#patience / LOOKS);
+    }, patience / LOOKS);
   }
 
   /** The worker lives. */

@@ -89,6 +89,7 @@ function follow(place, lifeline) {
   leader = new ToLeader(
     place.channel,
     lifeline,
+    heard,
     (message) => {
       if (!known) tell({ type: "role", role: "follower", channel: place.channel });
       known = true;
@@ -96,7 +97,6 @@ function follow(place, lifeline) {
     },
     (error) => tell({ type: "failed", error }),
   );
-  leader.events = heard;
 }
 
 /**
