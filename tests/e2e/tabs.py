@@ -171,7 +171,7 @@ def database_of(page: Page, name: str = "default") -> Iterator[Callable[[str], l
 
 
 def assert_same_events(pages: list[Page]) -> list[dict[str, Any]]:
-    """Each tab has heard what the journal has from the first that it heard on: no gap, no duplicate, a run's events in order.
+    """Each tab has heard what the journal has from its first event on: no gap, no duplicate, a run's events in order.
 
     What one turn of the engine's event loop stored for several runs may be told run by run.
     """

@@ -39,6 +39,7 @@ CHUNKS, HELD = 12, 7
 NEVER = 3_600_000
 BEGUN = "count => events.filter(({type}) => type === 'step:start').length > count"
 STEPS = "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output.nonce])"
+OUTPUTS = "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output])"
 WAITS = "async id => (await durably.getRun(id)).status === 'waiting'"
 FINISH = "id => durably.waitForRun(id)"
 IN_ALL = int(os.environ.get("TABS_TRIGGERS", "1000"))
@@ -241,6 +242,52 @@ def test_a_frozen_leader(what: str, visit: Visit) -> None:
     with database_of(other) as rows:
         assert rows("PRAGMA integrity_check") == [("ok",)]
         assert rows("SELECT count(*) FROM durably_runs WHERE status = 'completed'") == [(len(after),)]
+
+
+@pytest.mark.parametrize("phase", ["opening", "python", "jobs", "running"])
+def test_a_leader_that_wakes_while_another_takes_over(phase: str, visit: Visit) -> None:
+    """It finds requests that were sent while it slept, and its own run in the middle: it answers and ends none."""
+    leader, *followers = pages = open_tabs(visit, 3)
+    process = processes_of(pages)[0]
+    witness, other = followers
+    asked = evaluate(witness, "() => durably.trigger('ask')")["id"]
+    wait(witness, WAITS, asked)
+    run_id = evaluate(witness, "() => durably.trigger('commits', {steps: 1000})")["id"]
+    wait(witness, BEGUN, 50)
+    for page in followers:
+        # Told as soon as one of them has got so far; the others follow its starts.
+        page.evaluate("statuses.length = 0")
+    with frozen(process):
+        acknowledged = witness.evaluate(
+            "events.filter(({type}) => type === 'step:complete').map(({stepName, output}) => [stepName, output])"
+        )
+        for number, page in enumerate(followers):
+            ask(page, "trigger", "n => durably.triggerMany('once', [{input: {n}}, {input: {n: n + 10}}])", number)
+        ask(witness, "signal", "id => durably.signal(id, 'answer', 'while it slept')", asked)
+        ask(other, "retrigger", "() => durably.triggerAndWait('once', {n: 30})")
+        ask(other, "runs", "() => durably.getRuns({jobName: 'commits'})")
+        wait(witness, "phase => statuses.some(([, reached]) => reached === phase)", phase)
+    for number, page in enumerate(followers):
+        made = answer(page, "trigger")
+        assert [one["disposition"] for one in made] == ["created"] * 2
+        assert [evaluate(page, FINISH, one["id"])["output"]["n"] for one in made] == [number, number + 10]
+    assert answer(witness, "signal") is None
+    assert answer(other, "retrigger")["n"] == 30
+    assert [run["id"] for run in answer(other, "runs")] == [run_id]
+    assert evaluate(other, FINISH, asked)["output"]["answer"] == "while it slept"
+    assert evaluate(other, FINISH, run_id)["output"] == 1000
+    wait_for_leader(pages)
+    steps = evaluate(leader, OUTPUTS, run_id)
+    assert steps[: len(acknowledged)] == acknowledged
+    assert [place for _, (place, _) in steps] == list(range(1000))
+    runs = evaluate(leader, "() => durably.getRuns({jobName: 'once'})")
+    assert sorted(run["input"]["n"] for run in runs) == [0, 1, 10, 11, 30]
+    assert_same_events(pages)
+    for page in pages:
+        evaluate(page, "() => durably.close()")
+    with database_of(other) as rows:
+        assert rows("PRAGMA integrity_check") == [("ok",)]
+        assert rows("SELECT count(*) FROM durably_runs WHERE status = 'completed'") == [(7,)]
 
 
 def test_a_frozen_leader_that_is_alone(visit: Visit) -> None:
