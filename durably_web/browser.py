@@ -115,7 +115,7 @@ def _text(response: Response) -> str:
 
 
 def shutdown(reason: str) -> None:
-    """Tell listeners, and the steps that ask, that this worker is about to end: `close`, `pagehide` or `freeze`."""
+    """Tell listeners, and the steps that ask, that this worker is about to end: `close` or `pagehide`."""
     if _engine is not None:
         _engine.announce_stop(reason)
 

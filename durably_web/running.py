@@ -2,7 +2,7 @@
 
 Where there is one thread, a step that never ends stops everything, and nobody inside can say so afterwards. It has to
 be known before: each task that runs code of a job is resumed through here. Only a change of the run is told, so that a
-run alone costs one comparison for each time it is resumed.
+run alone costs one comparison for each time it is resumed; and its end, so that it is not blamed for what comes later.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _run: ContextVar[str | None] = ContextVar("durably_run", default=None)
 
 
 class Running:
-    """Calls `tell(run_id)` before the code of another run is run than of the one last told."""
+    """Calls `tell(run_id)` before the code of another run is run than of the one last told; `tell(None)` when it ends."""
 
-    def __init__(self, tell: Callable[[str], object]) -> None:
+    def __init__(self, tell: Callable[[str | None], object]) -> None:
         self.tell = tell
         self.last: str | None = None
 
@@ -43,7 +43,7 @@ class Running:
 class _Watched(Coroutine[Any, Any, Any]):
     """A coroutine that says whose it is before it goes on."""
 
-    __slots__ = ("_coroutine", "_named", "_run_id", "_running")
+    __slots__ = ("_branch", "_coroutine", "_named", "_run_id", "_running")
 
     def __init__(
         self, running: Running, run_id: str, coroutine: Coroutine[Any, Any, Any], *, named: bool = True
@@ -51,18 +51,26 @@ class _Watched(Coroutine[Any, Any, Any]):
         self._running = running
         self._run_id = run_id
         self._coroutine = coroutine
-        # Its context knows the run.
-        self._named = named
+        # Its context knows the run: that of a branch has it from where the branch was made.
+        self._named = self._branch = named
 
     def send(self, value: Any) -> Any:
         if self._running.last != self._run_id or not self._named:
             self._enter()
-        return self._coroutine.send(value)
+        try:
+            return self._coroutine.send(value)
+        except BaseException:
+            self._leave()
+            raise
 
     def throw(self, *error: Any) -> Any:
         if self._running.last != self._run_id:
             self._enter()
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        except BaseException:
+            self._leave()
+            raise
 
     def close(self) -> None:
         self._coroutine.close()
@@ -78,3 +86,9 @@ class _Watched(Coroutine[Any, Any, Any]):
         if self._running.last != self._run_id:
             self._running.last = self._run_id
             self._running.tell(self._run_id)
+
+    def _leave(self) -> None:
+        # The end of a branch is not the end of its run.
+        if not self._branch and self._running.last == self._run_id:
+            self._running.last = None
+            self._running.tell(None)

@@ -12,7 +12,7 @@ import { endOfLifeline } from "./leader.js";
 import { onLifecycle } from "./lifecycle.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { Requests } from "./requests.js";
-import { answerPings } from "./tabs.js";
+import { LeadersPage } from "./tabs.js";
 import { Watchdog } from "./watchdog.js";
 
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
@@ -42,6 +42,7 @@ import { Watchdog } from "./watchdog.js";
  * @typedef {import("./types.js").DurablyEvent | {type: "journal", runId: string | null, seq: number}} Pushed
  */
 
+const ASLEEP = "the tab that runs the jobs does not answer; they go on when it wakes, or is closed";
 const CLOSE_PATIENCE_MS = 5_000;
 // A worker that dies this often within a minute will go on dying: say so instead of looping.
 const RESTARTS_PER_MINUTE = 3;
@@ -64,7 +65,8 @@ export class Link {
   #worker;
   #watching = new AbortController();
   #watchdog;
-  #stopAnsweringPings = () => {};
+  /** @type {LeadersPage | undefined} */
+  #leadersPage;
   #endLifecycle;
   #followers = 0;
   /** @type {string | null} the run whose code ran last */
@@ -220,6 +222,9 @@ export class Link {
       case "running":
         this.#running = message.runId;
         break;
+      case "asleep":
+        this.#onStatus(this.#status, { error: new DurablyError("StoreUnavailable", ASLEEP) });
+        break;
       case "deposed":
         // Another tab took over while this one slept; in line again, this worker is of no more use.
         this.#suspend();
@@ -237,9 +242,11 @@ export class Link {
    */
   #play(role, channel) {
     this.#role = role;
-    this.#stopAnsweringPings();
+    this.#leadersPage?.close();
     if (role !== "leader") return;
-    this.#stopAnsweringPings = answerPings(channel);
+    // Requests wait until the database is open.
+    this.#status = "starting";
+    this.#leadersPage = new LeadersPage(channel);
     this.#watchdog.start({ starting: true });
   }
 
@@ -255,8 +262,8 @@ export class Link {
   #disconnect() {
     this.#watching.abort();
     this.#watchdog.stop();
-    this.#stopAnsweringPings();
-    this.#stopAnsweringPings = () => {};
+    this.#leadersPage?.close();
+    this.#leadersPage = undefined;
     this.#requests.disconnected();
     this.#followers = 0;
   }
@@ -276,6 +283,7 @@ export class Link {
       return;
     }
     const blamed = this.#running;
+    this.#leadersPage?.blame(blamed);
     this.#disconnect();
     this.#worker?.terminate();
     this.#status = "starting";

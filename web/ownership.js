@@ -103,6 +103,29 @@ export class Ownership {
 }
 
 /**
+ * Whether this browser lets two workers open one file at a time, without which nobody can tell a sleeper that it was succeeded.
+ *
+ * @returns {Promise<boolean>}
+ */
+export async function canSucceedSleepers() {
+  const root = await navigator.storage.getDirectory();
+  const owners = await root.getDirectoryHandle(OWNERS, { create: true });
+  const name = `probe-${crypto.randomUUID()}`;
+  const file = /** @type {Openable} */ (/** @type {unknown} */ (await owners.getFileHandle(name, { create: true })));
+  /** @type {Handle[]} */
+  const handles = [];
+  try {
+    for (let opened = 0; opened < 2; opened++) handles.push(await file.createSyncAccessHandle({ mode: "readwrite-unsafe" }));
+    return true;
+  } catch {
+    return false;
+  } finally {
+    for (const handle of handles) handle.close();
+    await owners.removeEntry(name).catch(() => {});
+  }
+}
+
+/**
  * Open something that another worker may not have let go of yet.
  *
  * @template T

@@ -40,7 +40,7 @@ export const PROTOCOL_VERSION = 3;
  * @typedef {{orphaned: boolean, blamed: string | null}} Aftermath
  */
 
-/** @typedef {"close" | "pagehide" | "freeze"} ShutdownReason */
+/** @typedef {"close" | "pagehide"} ShutdownReason */
 
 /**
  * Both a page and a follower's worker are clients of the leader's worker. Only the events of the last `listen` are told; the
@@ -67,26 +67,30 @@ export const PROTOCOL_VERSION = 3;
  */
 
 /**
- * `role` comes before `connected`. `running` names the run whose code runs from now on. `deposed`: another tab took the database over, because
- * this one seemed to be asleep.
+ * `role` comes before `connected`. `running` names the run whose code runs from now on, if any. `asleep`: the leader does not answer, and
+ * this browser does not let another tab take the database over from it. `deposed`: another tab took it over, because this one seemed to be
+ * asleep.
  *
  * @typedef {ToClient
  *   | {type: "hello", lifeline: string}
  *   | {type: "role", role: "leader" | "follower", channel: string}
  *   | {type: "followers", count: number}
- *   | {type: "running", runId: string}
+ *   | {type: "running", runId: string | null}
  *   | {type: "pong"}
+ *   | {type: "asleep"}
  *   | {type: "deposed"}
  *   | {type: "failed", error: import("./failures.js").Failure}
  *   | {type: "closed"}} FromWorker
  */
 
 /**
- * On the channel that all tabs of a database share. A follower attaches, again whenever a leader says that it is there. Ping
- * and pong have no version: they must be understood by whatever is running in another tab.
+ * On the channel that all tabs of a database share. A follower attaches, again whenever a leader says that it is there. A page whose
+ * worker led and is gone says under which run, for whoever leads next. Ping and pong have no version: they must be understood
+ * by whatever is running in another tab.
  *
  * @typedef {{type: "attach", protocol: number, client: string, lifeline: string, events: string[]}
  *   | {type: "leader"}
+ *   | {type: "blame", runId: string | null}
  *   | {type: "ping"}
  *   | {type: "pong"}} OnChannel
  */

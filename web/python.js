@@ -18,7 +18,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @typedef {object} Bridge
  * @property {(text: string) => string} run_batch
  * @property {(type: string, text: string) => void} post  hands an event, as JSON, to whoever listens to its type
- * @property {(runId: string) => void} running  names the run whose code runs from now on
+ * @property {(runId: string | null | undefined) => void} running  names the run whose code runs from now on, if any
  * @property {() => void} broken  ends this worker: its interpreter has left
  * @property {number} offload_size  how many workers for offloaded functions there may be
  * @property {(id: number) => Promise<void>} offload_start

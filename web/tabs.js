@@ -28,6 +28,7 @@ export class ToLeader {
   #attach;
   #tell;
   #events;
+  #onBlame;
   #misses = 0;
   #onSign = () => {};
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -39,8 +40,10 @@ export class ToLeader {
    * @param {string[]} events  that its page listens to
    * @param {(message: ToClient) => void} tell
    * @param {(error: import("./failures.js").Failure) => void} onRefused
+   * @param {(runId: string | null) => void} onBlame  called with the run under which the leader went
    */
-  constructor(channel, lifeline, events, tell, onRefused) {
+  constructor(channel, lifeline, events, tell, onRefused, onBlame) {
+    this.#onBlame = onBlame;
     const client = crypto.randomUUID();
     this.#tell = tell;
     this.#attach = { type: /** @type {const} */ ("attach"), protocol: PROTOCOL_VERSION, client, lifeline };
@@ -96,6 +99,7 @@ export class ToLeader {
   /** @param {OnChannel} message */
   #hear(message) {
     if (message.type === "leader") this.#ask();
+    if (message.type === "blame") this.#onBlame(message.runId);
     if (message.type === "leader" || message.type === "pong") this.#sign();
   }
 
@@ -120,6 +124,7 @@ export class Followers {
   #common;
   #desk;
   #onCount;
+  #onBlame;
   /** @type {Map<string, () => void>} */
   #leave = new Map();
 
@@ -127,8 +132,10 @@ export class Followers {
    * @param {string} channel
    * @param {Desk} desk  whose clients they become
    * @param {(count: number) => void} onCount
+   * @param {(runId: string | null) => void} onBlame  called with the run under which the leader before went
    */
-  constructor(channel, desk, onCount) {
+  constructor(channel, desk, onCount, onBlame) {
+    this.#onBlame = onBlame;
     this.#channel = channel;
     this.#desk = desk;
     this.#onCount = onCount;
@@ -146,6 +153,7 @@ export class Followers {
   #hear(message) {
     if (message.type === "ping") this.#post({ type: "pong" });
     else if (message.type === "attach") this.#attach(message);
+    else if (message.type === "blame") this.#onBlame(message.runId);
   }
 
   /** @param {Extract<OnChannel, {type: "attach"}>} message */
@@ -186,16 +194,34 @@ export class Followers {
   }
 }
 
-/**
- * Answer for the worker of this page while that computes: it is not asleep.
- *
- * @param {string} channel
- * @returns {() => void} ends it
- */
-export function answerPings(channel) {
-  const common = new BroadcastChannel(channel);
-  common.onmessage = ({ data }) => {
-    if (/** @type {OnChannel} */ (data).type === "ping") common.postMessage({ type: "pong" });
-  };
-  return () => common.close();
+/** What the page of the leader says to other tabs for its worker, while that computes, and when it is gone. */
+export class LeadersPage {
+  #common;
+
+  /** @param {string} channel */
+  constructor(channel) {
+    this.#common = new BroadcastChannel(channel);
+    this.#common.onmessage = ({ data }) => {
+      // A worker that computes is not asleep.
+      if (/** @type {OnChannel} */ (data).type === "ping") this.#post({ type: "pong" });
+    };
+  }
+
+  /**
+   * The worker is gone, or will be.
+   *
+   * @param {string | null} runId  whose code ran last
+   */
+  blame(runId) {
+    this.#post({ type: "blame", runId });
+  }
+
+  close() {
+    this.#common.close();
+  }
+
+  /** @param {OnChannel} message */
+  #post(message) {
+    this.#common.postMessage(message);
+  }
 }

@@ -217,7 +217,7 @@
  *   ["step:cancel"]: {stepName: string},
  *   ["log:write"]: {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
  *   ["worker:error"]: {error: string, context: string},
- *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide" | "freeze"},
+ *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide"},
  * }} EventDetails
  */
 

@@ -11,7 +11,7 @@ import { DurablyError, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
 import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
-import { Ownership } from "./ownership.js";
+import { canSucceedSleepers, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, downloadParts, startEngine } from "./python.js";
@@ -35,6 +35,8 @@ let leader;
 let candidacy;
 /** @type {import("./python.js").Engine | undefined} */
 let engine;
+/** @type {Aftermath} how the leader before went, as far as somebody knows */
+let aftermath = { orphaned: false, blamed: null };
 /** What has to be closed, the last one first.
  *
  * @type {(() => unknown)[]} */
@@ -51,11 +53,8 @@ function reach(phase) {
   desk.reach(phase, Math.round(performance.now()));
 }
 
-/**
- * @param {BootOptions} options
- * @param {Aftermath} aftermath
- */
-async function boot(options, aftermath) {
+/** @param {BootOptions} options */
+async function boot(options) {
   await requireStorage();
   const lifeline = await holdLifeline();
   tell({ type: "hello", lifeline });
@@ -66,7 +65,10 @@ async function boot(options, aftermath) {
   const settled = Promise.withResolvers();
   const line = new Candidacy(place.lock, () => tell({ type: "deposed" }));
   candidacy = line;
-  leader?.watch(() => void line.succeed(async () => (await leader?.isAsleep()) ?? false, settled.promise));
+  leader?.watch(async () => {
+    if (await canSucceedSleepers()) await line.succeed(async () => (await leader?.isAsleep()) ?? false, settled.promise);
+    else if (leader) tell({ type: "asleep" });
+  });
   const { asleep } = await line.won;
   const downloads = downloadParts(options);
   let connection;
@@ -75,7 +77,7 @@ async function boot(options, aftermath) {
   } finally {
     settled.resolve(undefined);
   }
-  await runJobs(connection, downloads, options, aftermath);
+  await runJobs(connection, downloads, options);
 }
 
 /**
@@ -93,10 +95,18 @@ function follow(place, lifeline) {
     (message) => {
       if (!known) tell({ type: "role", role: "follower", channel: place.channel });
       known = true;
+      // Another worker has dealt with it.
+      if (message.type === "connected") aftermath = { orphaned: false, blamed: null };
       tell(message);
     },
     (error) => tell({ type: "failed", error }),
+    blame,
   );
+}
+
+/** @param {string | null} runId  under which the leader went */
+function blame(runId) {
+  aftermath = { orphaned: true, blamed: runId };
 }
 
 /**
@@ -110,7 +120,7 @@ async function own(place, options, asleep) {
   leader?.close();
   leader = undefined;
   tell({ type: "role", role: "leader", channel: place.channel });
-  const followers = new Followers(place.channel, desk, (count) => tell({ type: "followers", count }));
+  const followers = new Followers(place.channel, desk, (count) => tell({ type: "followers", count }), blame);
   closings.push(() => followers.close());
   desk.attach(page, heard);
   reach("opening");
@@ -130,9 +140,8 @@ async function own(place, options, asleep) {
  * @param {import("./sqlite.js").Connection} connection
  * @param {ReturnType<typeof downloadParts>} downloads
  * @param {BootOptions} options
- * @param {Aftermath} aftermath
  */
-async function runJobs(connection, downloads, options, aftermath) {
+async function runJobs(connection, downloads, options) {
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
   desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq());
@@ -146,8 +155,8 @@ async function runJobs(connection, downloads, options, aftermath) {
     run_batch: (text) => connection.runBatch(text),
     /** @type {(type: string, text: string) => void} */
     post: (type, text) => desk.post(type, text),
-    /** @param {string} runId */
-    running: (runId) => tell({ type: "running", runId }),
+    /** @param {string | null | undefined} runId */
+    running: (runId) => tell({ type: "running", runId: runId ?? null }),
     broken,
     ...new OffloadPool({ options, parts: downloads.parts }).bridge(),
   };
@@ -236,7 +245,8 @@ addEventListener("message", ({ data }) => {
       if (message.protocol !== PROTOCOL_VERSION) {
         void fail(new DurablyError("BootFailed", "the page and its worker are of two versions: reload the page"));
       } else {
-        boot(message.options, message.aftermath).catch((error) => {
+        aftermath = message.aftermath;
+        boot(message.options).catch((error) => {
           if (!closed) void fail(error);
         });
       }

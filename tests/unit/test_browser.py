@@ -37,7 +37,7 @@ class Bridge(types.ModuleType):
         super().__init__("durably_bridge")
         self.database = sqlite3.connect(":memory:", isolation_level=None)
         self.posted: list[tuple[str, dict[str, Any]]] = []
-        self.told: list[str] = []
+        self.told: list[str | None] = []
 
     def run_batch(self, text: str) -> str:
         batch = json.loads(text)
@@ -53,7 +53,7 @@ class Bridge(types.ModuleType):
     def post(self, type_: str, text: str) -> None:
         self.posted.append((type_, json.loads(text)))
 
-    def running(self, run_id: str) -> None:
+    def running(self, run_id: str | None) -> None:
         self.told.append(run_id)
 
     def broken(self) -> None:
@@ -131,7 +131,7 @@ async def test_events_are_posted_with_their_type(bridge: Bridge, worker: Worker)
     assert all(event["type"] == type_ for type_, event in bridge.posted)
     hints = bridge.of("journal")
     assert [hint["seq"] for hint in hints] == [1, 2, 3, 4] and {hint["runId"] for hint in hints} == {run_id}
-    assert bridge.told == [run_id]
+    assert bridge.told == [run_id, None]
     worker.browser.listen(json.dumps(["run:trigger", "worker:shutdown"]))
     bridge.posted.clear()
     await finished(worker, (await worker.ask("POST /trigger", {"jobName": "echo"}))["body"]["runId"])

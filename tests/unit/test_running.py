@@ -17,10 +17,10 @@ class Bridge:
     """What JavaScript knows. `spin` is a step's code that would hang: it writes down who would be to blame."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
-        self.blamed: list[tuple[str, str]] = []
+        self.told: list[str | None] = []
+        self.blamed: list[tuple[str, str | None]] = []
 
-    def running(self, run_id: str) -> None:
+    def running(self, run_id: str | None) -> None:
         self.told.append(run_id)
 
     def spin(self, run_id: str) -> None:
@@ -74,7 +74,7 @@ async def test_of_runs_that_interleave_the_last_one_told_is_the_one_that_runs(
         await bounded(handle.result())
     assert bridge.is_right, bridge.blamed
     assert len(bridge.blamed) == 30
-    assert set(bridge.told) == {handle.id for handle in handles}
+    assert set(bridge.told) == {None, *[handle.id for handle in handles]}
     switches = [one for one, after in zip(bridge.told, bridge.told[1:], strict=False) if one == after]
     assert switches == [], "a run is told when it is another one"
 
@@ -106,10 +106,10 @@ async def test_branches_are_told_of(bridge: Bridge, make: Callable[..., Any]) ->
     for handle in handles:
         await bounded(handle.result())
     assert bridge.is_right and len(bridge.blamed) == 2 * (4 * 2 + 3 + 3 * 2)
-    assert set(bridge.told) == {handle.id for handle in handles}
+    assert set(bridge.told) == {None, *[handle.id for handle in handles]}
 
 
-async def test_one_run_alone_is_told_once(bridge: Bridge, make: Callable[..., Any]) -> None:
+async def test_one_run_alone_is_told_once_and_its_end(bridge: Bridge, make: Callable[..., Any]) -> None:
     async def work() -> None:
         await asyncio.sleep(0)
 
@@ -121,7 +121,7 @@ async def test_one_run_alone_is_told_once(bridge: Bridge, make: Callable[..., An
     durably = await make(alone)
     handle = await durably.trigger(alone)
     await bounded(handle.result())
-    assert bridge.told == [handle.id]
+    assert bridge.told == [handle.id, None]
 
 
 async def test_a_cancelled_run_is_told_of_before_it_cleans_up(bridge: Bridge, make: Callable[..., Any]) -> None:
@@ -150,7 +150,7 @@ async def test_a_cancelled_run_is_told_of_before_it_cleans_up(bridge: Bridge, ma
     assert bridge.told == [first.id, second.id]
     await first.cancel()
     await until(lambda: bridge.blamed)
-    assert bridge.is_right and bridge.told == [first.id, second.id, first.id]
+    assert bridge.is_right and bridge.told == [first.id, second.id, first.id, None]
     quick.open()
     await bounded(second.result())
 
@@ -171,4 +171,4 @@ async def test_what_belongs_to_no_run_is_left_alone(bridge: Bridge, make: Callab
     assert await asyncio.create_task(mine(), name="mine") == "mine"
     with pytest.raises(TypeError):
         asyncio.get_running_loop().create_task("no coroutine")  # type: ignore[arg-type]
-    assert bridge.told == [handle.id]
+    assert bridge.told == [handle.id, None]

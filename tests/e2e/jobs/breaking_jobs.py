@@ -8,7 +8,7 @@ from durably_web import Step, job
 
 
 @job(max_attempts=2)
-async def leave(step: Step, input: dict) -> None:
+async def leave(step: Step, input: dict[str, str]) -> None:
     await step.run("leave", LEAVE[input["how"]])
 
 
@@ -16,5 +16,5 @@ LEAVE = {"abort": os.abort, "_exit": lambda: os._exit(3), "exit": lambda: sys.ex
 
 
 @job
-async def stay(step: Step, input: dict) -> str:
+async def stay(step: Step, input: dict[str, str]) -> str:
     return await step.run("stay", asyncio.sleep, 0.5, "stayed")
