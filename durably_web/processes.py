@@ -32,6 +32,7 @@ class Processes:
         self.size = os.cpu_count() or 1
         self._context = multiprocessing.get_context("spawn")
         self._started: set[Process] = set()
+        self._owner = os.getpid()
         # Later handlers are called first: multiprocessing's own would wait for the processes.
         atexit.register(self.close)
 
@@ -46,6 +47,9 @@ class Processes:
 
     def close(self) -> None:
         atexit.unregister(self.close)
+        if self._owner != os.getpid():
+            # A fork of ours ends; the processes are not its own.
+            return
         ended = list(self._started)
         self._started.clear()
         for process in ended:

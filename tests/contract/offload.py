@@ -72,8 +72,6 @@ def _raises(kind: str) -> None:
             import ctypes
 
             ctypes.string_at(0)
-        case "stop":
-            raise StopIteration
     raise ValueError(kind)
 
 
