@@ -81,6 +81,12 @@ def test_the_engine_leaves_the_command_line_and_the_backends_alone() -> None:
     assert not [name for name in added if name.startswith(("durably_web.cli", "durably_web.backends."))]
 
 
+def test_what_offloading_needs_comes_with_the_first_offloaded_step() -> None:
+    added = modules_added_by("durably_web.engine", "durably_web.api")
+    needed = {"offloading", "offloaded", "pickling", "processes", "nested", "outside"}
+    assert not needed & {name.removeprefix("durably_web.") for name in added}
+
+
 def test_what_a_job_file_imports_is_cheap(root: Path) -> None:
     """The names of the first example: importing them must not load what only one of them needs."""
     added = modules_added_by("durably_web", "durably_web.jobs", "durably_web.steps")
