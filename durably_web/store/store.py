@@ -73,8 +73,9 @@ class Store:
         self._open = True
 
     async def close(self) -> None:
-        if self._flusher is not None:
+        while self._flusher is not None:
             await asyncio.wait([self._flusher])
+            await asyncio.sleep(0)
         self._open = False
         await self._executor.close()
 
@@ -121,7 +122,7 @@ class Store:
 
         Returns after the commit. Operations are sent in the order of the calls. Raises `StoreError`.
         """
-        if self.writers <= 1 and not self._waiting and not self._turn.locked():
+        if self.writers <= 1 and self._flusher is None and not self._turn.locked():
             return await self._send(build())
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(build, future))
@@ -141,7 +142,11 @@ class Store:
                     shared, self._waiting = self._waiting[:MAX_SHARED], self._waiting[MAX_SHARED:]
                     await self._send_shared([item for item in shared if not item.future.done()])
         finally:
-            self._flusher = None
+            # Those who have their answers now go on first, and tell of it, before anybody writes past the others.
+            asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self._flusher = asyncio.get_running_loop().create_task(self._flush()) if self._waiting else None
 
     async def _send_shared(self, items: list[_Waiting]) -> None:
         """One transaction for all. Whatever goes wrong, no item is left without an answer."""
