@@ -43,6 +43,14 @@ CREATE = """async ({ early = false, ...options }) => {
   }
 }"""
 
+# Playwright's own `wait_for_function` takes the promise of an async function for its answer, which is always true.
+WAIT = """async ([condition, arg, patience]) => {
+  const holds = (0, eval)(`(${condition})`);
+  const deadline = new Promise((_, reject) => setTimeout(
+    () => reject(new Error(`not true within ${patience} ms: ${condition}`)), patience));
+  while (!(await Promise.race([holds(arg), deadline]))) await new Promise((resume) => setTimeout(resume, 20));
+}"""
+
 Create = Callable[..., str]
 
 
@@ -84,6 +92,11 @@ def visit(browser: BrowserContext, origin: str) -> Callable[..., Page]:
         return page
 
     return visit
+
+
+def wait_until(page: Page, condition: str, arg: Any = None, patience: int = 30_000) -> None:
+    """Until an async function of the page gives something true, for so many milliseconds at most."""
+    page.evaluate(WAIT, [condition, arg, patience])
 
 
 def create(page: Page, **options: Any) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import TimeoutError
 
+from tests.e2e.conftest import wait_until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -122,7 +124,10 @@ def unanswered(page: Page, names: Iterable[str]) -> bool:
 
 def wait(page: Page, condition: str, arg: Any = None) -> None:
     """Until an expression of the page, or an async function, is true."""
-    page.wait_for_function(condition, arg=arg, timeout=PATIENCE_MS)
+    if condition.startswith("async"):
+        wait_until(page, condition, arg, PATIENCE_MS)
+    else:
+        page.wait_for_function(condition, arg=arg, timeout=PATIENCE_MS)
 
 
 def status_of(page: Page) -> str:

@@ -13,6 +13,7 @@ import pytest
 from demo.jobs import import_csv
 from durably_web import Durably
 from scripts.chromium import SETTINGS
+from tests.e2e.conftest import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -133,7 +134,7 @@ def test_cancel_retry_and_delete(page: Page) -> None:
     page.wait_for_selector("[data-testid=run-line]", state="detached")
     assert not page.get_by_test_id("run").is_visible()
     # The list hears of the deletion, and the files go right after it.
-    page.wait_for_function(f"async () => (await ({CHUNK_FOLDERS})()).length === 0")
+    wait_until(page, f"async () => (await ({CHUNK_FOLDERS})()).length === 0")
 
 
 def test_a_second_tab_says_so_and_takes_over(page: Page, site: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.conftest import CREATE
+from tests.e2e.conftest import CREATE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -64,7 +64,7 @@ def test_what_is_stored_holds_no_value_in_plain_text(page: Page) -> None:
 def test_without_the_key_nothing_is_read_and_nothing_is_lost(page: Page) -> None:
     assert create(page, "key") == "leader"
     run = page.evaluate("durably.trigger('ask', {card: 'SECRET'})")
-    page.wait_for_function("async id => (await durably.getRun(id)).status === 'waiting'", arg=run["id"])
+    wait_until(page, "async id => (await durably.getRun(id)).status === 'waiting'", run["id"])
     page.evaluate("durably.close()")
 
     assert create(page) == "leader"

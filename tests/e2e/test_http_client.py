@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from durably_web.jobs import Job
-from tests.e2e.conftest import HERE, create
+from tests.e2e.conftest import HERE, create, wait_until
 from tests.support.http_server import HttpServer, http_server
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def trigger(page: Page, name: str, input: Any = None, **options: Any) -> str:
 
 
 def wait_until_waiting(page: Page, run_id: str) -> None:
-    page.wait_for_function("async id => (await durably.getRun(id)).status === 'waiting'", arg=run_id)
+    wait_until(page, "async id => (await durably.getRun(id)).status === 'waiting'", run_id)
 
 
 def told(page: Page, request: str, argument: Any = None) -> str:
@@ -118,7 +118,7 @@ def test_filters_and_pages(page: Page) -> None:
     assert [one["disposition"] for one in made] == ["created"] * 6 and len(set(ids)) == 6
     doubled = trigger(page, "double", {"n": 4})
     page.evaluate(ENDED, doubled)
-    page.wait_for_function("async () => (await durably.getRuns({status: 'waiting'})).length === 6")
+    wait_until(page, "async () => (await durably.getRuns({status: 'waiting'})).length === 6")
 
     def found(filter: dict[str, Any]) -> list[str]:
         return [run["id"] for run in page.evaluate("filter => durably.getRuns(filter)", filter)]

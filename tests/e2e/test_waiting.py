@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.conftest import create
+from tests.e2e.conftest import create, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -39,7 +39,7 @@ def trigger(page: Page, name: str, input: Any = None, **options: Any) -> str:
 
 
 def wait_until_waiting(page: Page, run_id: str) -> Any:
-    page.wait_for_function(WAITS, arg=run_id)
+    wait_until(page, WAITS, run_id)
     return page.evaluate("id => durably.getRun(id)", run_id)
 
 
@@ -110,7 +110,7 @@ def test_children_and_parallel_steps(page: Page) -> None:
 
 def test_a_cancelled_parent_takes_its_child_along(page: Page) -> None:
     run_id = trigger(page, "wait_for_child")
-    page.wait_for_function("async () => (await durably.getRuns({status: 'waiting'})).length === 2")
+    wait_until(page, "async () => (await durably.getRuns({status: 'waiting'})).length === 2")
     page.evaluate("id => durably.cancel(id)", run_id)
     runs = page.evaluate("durably.getRuns()")
     assert [(run["jobName"], run["status"]) for run in runs] == [("ask", "cancelled"), ("wait_for_child", "cancelled")]
@@ -184,7 +184,7 @@ def test_many_at_once(page: Page) -> None:
     items = [{"input": {"n": n}, "labels": {"half": str(n % 2)}} for n in range(6)]
     made = page.evaluate("items => durably.triggerMany('ask', items)", items)
     assert [one["disposition"] for one in made] == ["created"] * 6
-    page.wait_for_function("async () => (await durably.getRuns({status: 'waiting'})).length === 6")
+    wait_until(page, "async () => (await durably.getRuns({status: 'waiting'})).length === 6")
     assert page.evaluate("durably.cancelRuns({labels: {half: '0'}})") == 3
     assert page.evaluate("durably.pauseRuns({status: ['waiting', 'pending']})") == 3
     assert page.evaluate("durably.resumeRuns({createdBefore: new Date('2100-01-01')})") == 3
