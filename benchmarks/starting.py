@@ -28,8 +28,9 @@ T = TypeVar("T")
 # A page that is asked for something answers within this time.
 _PATIENCE_MS = 60_000
 _COLD_ROUNDS = 3
-_COLD_SECONDS = 15.0
-_WARM_SECONDS = 30.0
+_TABS_ROUNDS = 5
+_COLD_SECONDS = 10.0
+_WARM_SECONDS = 20.0
 _REQUESTS = 200
 _STEPS = 200
 
@@ -64,7 +65,7 @@ def measure(size: Size) -> list[Figure]:
             # The first time fills the caches.
             _round(browser, address)
             rounds = _repeat(lambda: _round(browser, address), size.rounds, _WARM_SECONDS)
-            asking, hearing = _two_tabs(browser, address, size.rounds)
+            asking, hearing = _two_tabs(browser, address, min(size.rounds, _TABS_ROUNDS))
     warm = [start for start, _ in rounds]
     return [
         *_starts("Chromium cold", cold),
@@ -165,9 +166,11 @@ def _started(page: Page, address: str, name: str) -> dict[str, Any]:
 def _kill(leader: Tab, follower: Page) -> Takeover:
     """As a crash does. What the follower asks meanwhile, the leader cannot answer: it stands still by then."""
     os.kill(leader.process, signal.SIGSTOP)
-    follower.evaluate("() => { globalThis.takenOver = takeOver() }")
-    killed = time.time() * 1000
-    os.kill(leader.process, signal.SIGKILL)
+    try:
+        follower.evaluate("() => { globalThis.takenOver = takeOver() }")
+    finally:
+        killed = time.time() * 1000
+        os.kill(leader.process, signal.SIGKILL)
     times = _evaluate(follower, "takenOver")
     leader.page.close()
     return Takeover(times["stored"] - killed, times["running"] - killed)
