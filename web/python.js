@@ -38,7 +38,6 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {() => Promise<void>} stop
  */
 
-const PYODIDE_FILES = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json"];
 const HTTP_WHEEL = "/lib/pyodide_http.whl";
 
 /**
@@ -52,14 +51,13 @@ const HTTP_WHEEL = "/lib/pyodide_http.whl";
  */
 
 /**
- * Ask for everything at once, and compute nothing yet.
+ * Ask for everything at once, and compute nothing yet. Not for Pyodide's own files: it fetches those itself, and asking twice costs
+ * more than it saves.
  *
  * @param {BootOptions} options
  * @returns {{manifest: Promise<Manifest>, parts: Promise<Parts>}}
  */
-export function downloadParts({ runtime, pyodide, jobs }) {
-  // Pyodide fetches these itself; asked for now, they are in the cache by then.
-  for (const file of PYODIDE_FILES) void fetch(new URL(file, pyodide)).catch(() => {});
+export function downloadParts({ runtime, jobs }) {
   const manifestUrl = new URL("manifest.json", runtime).href;
   const manifest = /** @type {Promise<Manifest>} */ (fetchJson(manifestUrl, "the manifest"));
   /** @param {"wheel" | "micropip" | "pyodide_http"} part */
