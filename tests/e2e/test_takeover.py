@@ -40,6 +40,8 @@ NEVER = 3_600_000
 BEGUN = "count => events.filter(({type}) => type === 'step:start').length > count"
 STEPS = "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output.nonce])"
 OUTPUTS = "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output])"
+HEARD = """id => events.filter(({runId, type}) => runId === id && type === "step:complete")
+  .map(({stepName, output}) => [stepName, output])"""
 WAITS = "async id => (await durably.getRun(id)).status === 'waiting'"
 FINISH = "id => durably.waitForRun(id)"
 IN_ALL = int(os.environ.get("TABS_TRIGGERS", "1000"))
@@ -207,9 +209,7 @@ def test_a_frozen_leader(what: str, visit: Visit) -> None:
         before = []
     with frozen(processes[0]):
         # Nothing that happened before this is still on its way to a tab that answers.
-        acknowledged = witness.evaluate(
-            "events.filter(({type}) => type === 'step:complete').map(({stepName, output}) => [stepName, output])"
-        )
+        acknowledged = witness.evaluate(HEARD, run_id)
         ask(witness, "trigger", "() => durably.triggerAndWait('once', {n: 1})")
         ask(other, "trigger", "() => durably.triggerAndWait('once', {n: 2})")
         assert answer(witness, "trigger")["n"] == 1
@@ -217,9 +217,7 @@ def test_a_frozen_leader(what: str, visit: Visit) -> None:
         new = wait_for_leader(followers)
         run = evaluate(witness, FINISH, run_id)
         assert run["status"] == "completed", run
-        steps = evaluate(
-            witness, "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output])", run_id
-        )
+        steps = evaluate(witness, OUTPUTS, run_id)
         assert steps[: len(acknowledged)] == acknowledged
         runs = evaluate(witness, "() => durably.getRuns()")
     if what == "waiting":
@@ -229,10 +227,7 @@ def test_a_frozen_leader(what: str, visit: Visit) -> None:
     assert evaluate(leader, "() => durably.triggerAndWait('once', {n: 3})")["n"] == 3
     assert status_of(new) == "leader"
     assert pythons(pages) == 1
-    assert (
-        evaluate(leader, "async id => (await durably.getSteps(id)).map(({name, output}) => [name, output])", run_id)
-        == steps
-    )
+    assert evaluate(leader, OUTPUTS, run_id) == steps
     after = evaluate(other, "() => durably.getRuns()")
     assert after[1:] == runs
     assert_same_events(pages)
@@ -258,9 +253,7 @@ def test_a_leader_that_wakes_while_another_takes_over(phase: str, visit: Visit) 
         # Told as soon as one of them has got so far; the others follow its starts.
         page.evaluate("statuses.length = 0")
     with frozen(process):
-        acknowledged = witness.evaluate(
-            "events.filter(({type}) => type === 'step:complete').map(({stepName, output}) => [stepName, output])"
-        )
+        acknowledged = witness.evaluate(HEARD, run_id)
         for number, page in enumerate(followers):
             ask(page, "trigger", "n => durably.triggerMany('once', [{input: {n}}, {input: {n: n + 10}}])", number)
         ask(witness, "signal", "id => durably.signal(id, 'answer', 'while it slept')", asked)
