@@ -114,15 +114,11 @@ def _text(response: Response) -> str:
     return json.dumps({"status": response.status, "body": response.body})
 
 
-def shutdown(reason: str) -> None:
-    """Tell listeners, and the steps that ask, that this worker is about to end: `close` or `pagehide`."""
+async def stop(reason: str) -> None:
+    """Finish the current step of each run and give the leases back; listeners, and steps that ask, hear the reason:
+    `close` or `pagehide`."""
     if _engine is not None:
         _engine.announce_stop(reason)
-
-
-async def stop() -> None:
-    """Finish the current step of each run and give the leases back."""
-    if _engine is not None:
         await _engine.stop()
 
 

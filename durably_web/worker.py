@@ -78,11 +78,12 @@ class Worker:
         self._stops += 1
         self._store.changes.notify(RUNNABLE)
         self._store.changes.notify(RECOVERY)
+        self._stop_executions()
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop
-        for execution, _ in list(self._executing.values()):
-            execution.stop()
+        # Those of the claim that was under way.
+        self._stop_executions()
         await self._finish_all()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
@@ -117,9 +118,9 @@ class Worker:
         self._blamed = [] if run_id is None else [run_id]
 
     def announce_stop(self, reason: str) -> None:
-        """Tell listeners, and step functions that ask, that the engine is about to stop. Once for each reason."""
+        """Tell listeners, and step functions that ask, that the engine is about to stop. The first reason counts."""
         shutdown = self._environment.shutdown
-        if shutdown.reason == reason:
+        if shutdown.reason is not None:
             return
         shutdown.reason = reason
         if self._emitter.hears("worker:shutdown"):
@@ -250,6 +251,10 @@ class Worker:
         self._store.changes.notify(RUNNABLE)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._emitter.error(error, "executing a run", run_id)
+
+    def _stop_executions(self) -> None:
+        for execution, _ in list(self._executing.values()):
+            execution.stop()
 
     async def _finish_all(self) -> None:
         while self._executing:

@@ -34,8 +34,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(request: string) => Promise<string>} handle
  * @property {(request: string, receivedAt: number) => Promise<string>} admit  takes a request over from the inbox
  * @property {() => Promise<void>} begin  executes runs from now on
- * @property {(reason: string) => void} shutdown  tells the jobs that `stop` is to come
- * @property {() => Promise<void>} stop
+ * @property {(reason: string) => Promise<void>} stop  finishes current steps; the jobs hear the reason
  */
 
 const HTTP_WHEEL = "/lib/pyodide_http.whl";
@@ -122,8 +121,8 @@ export async function startEngine(pyodide, bridge, { sources, encryptionKeys, ev
   const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
-  const { listen, handle, admit, begin, shutdown, stop } = browser;
-  return { listen, handle, admit, begin, shutdown, stop };
+  const { listen, handle, admit, begin, stop } = browser;
+  return { listen, handle, admit, begin, stop };
 }
 
 /**

@@ -230,8 +230,7 @@ async function shutdown(reason) {
   if (closed) return;
   closed = true;
   try {
-    engine?.shutdown(reason);
-    await engine?.stop();
+    await engine?.stop(reason);
   } finally {
     await letGo();
     tell({ type: "closed" });

@@ -138,8 +138,8 @@ class Durably(Control):
         await self._store.close()
 
     def announce_stop(self, reason: str) -> None:
-        """Tell listeners (`worker:shutdown`), and step functions that ask (`shutting_down`), that a stop is near; once
-        for each reason. `stop` does so itself."""
+        """Tell listeners (`worker:shutdown`), and step functions that ask (`shutting_down`), that a stop is near.
+        Before the next start only the first reason is told. `stop` does so itself."""
         self._worker.announce_stop(reason)
 
     def blame(self, run_id: str | None) -> None:
