@@ -16,7 +16,7 @@ _run: ContextVar[str | None] = ContextVar("durably_run", default=None)
 
 
 class Running:
-    """Calls `tell(run_id)` before the code of another run is run than of the one last told; `tell(None)` when it ends."""
+    """Calls `tell(run_id)` before code of another run is run than of the one last told; `tell(None)` when it ends."""
 
     def __init__(self, tell: Callable[[str | None], object]) -> None:
         self.tell = tell

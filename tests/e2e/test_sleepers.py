@@ -24,7 +24,7 @@ prototype.createSyncAccessHandle = function () {
   return create.call(this);
 };
 """
-TOLD = "statuses.some(([, , error]) => error?.startsWith('StoreUnavailable: the tab that runs the jobs does not answer'))"
+TOLD = "statuses.some(([, , error]) => error?.startsWith('StoreUnavailable: the tab that runs the jobs does not '))"
 
 
 def test_where_handles_cannot_be_shared_a_follower_waits(visit: Callable[..., Page], origin_folder: Path) -> None:
