@@ -158,7 +158,7 @@ function events(durably: Durably): void {
   });
   stop();
   durably.on("log:write", ({ level, message, data }) => console.log(level, message, data.rows));
-  durably.on("worker:shutdown", ({ reason }) => same<typeof reason, "stop" | "close" | "pagehide" | "freeze">());
+  durably.on("worker:shutdown", ({ reason }) => same<typeof reason, "stop" | "close" | "pagehide">());
   durably.on("*", (event) => {
     same<typeof event, DurablyEvent>();
     same<typeof event.type, EventType>();
