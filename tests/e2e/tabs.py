@@ -188,6 +188,7 @@ def assert_same_events(pages: list[Page]) -> list[dict[str, Any]]:
             # Told below, with what is missing.
             wait(page, f"newest => {STORED}.some(({{seq}}) => seq === newest)", newest)
         heard = page.evaluate(STORED)
+        assert heard, ("a tab heard nothing", page.evaluate("statuses"))
         stored = [event for event in journal if event["seq"] >= heard[0]["seq"]]
         by_seq = {event["seq"]: event for event in stored}
         missed = by_seq.keys() - {event["seq"] for event in heard}

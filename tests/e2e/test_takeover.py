@@ -382,6 +382,8 @@ def test_any_fault_and_nothing_lost(seed: int, visit: Visit, browser: BrowserCon
     assert next(numbers, -1) == -1
 
     reader = wait_for_leader(pages)
+    # A tab that came late has not heard anything else.
+    assert evaluate(reader, "n => durably.triggerAndWait('once', {n})", IN_ALL)["n"] == IN_ALL
     wait(reader, "async () => Object.keys((await durably.stats()).byStatus).join() === 'completed'")
     runs: list[Any] = evaluate(
         reader,
