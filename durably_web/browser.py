@@ -47,10 +47,17 @@ async def start(options: str) -> str:
     return json.dumps({"jobs": [job.name for job in jobs]})
 
 
-async def begin() -> None:
-    """Execute runs from now on. Not before the inbox is empty: a job could take the key of a trigger in it."""
+async def begin() -> str:
+    """Execute runs from now on; `{}`, or `{"error": {"name", "message"}}`, and then it may be called again.
+
+    Not before the inbox is empty: a job could take the key of a trigger in it.
+    """
     assert _engine is not None, "the worker begins only after start() has returned"
-    await _engine.start()
+    try:
+        await _engine.start()
+    except Exception as error:
+        return json.dumps({"error": {"name": type(error).__name__, "message": str(error)}})
+    return "{}"
 
 
 def _codec(keys: list[bytes]) -> Codec | None:

@@ -6,6 +6,8 @@
  * @module
  */
 
+import { failureOf } from "./failures.js";
+
 /** @typedef {import("./early.js").Early} Early */
 /** @typedef {import("./protocol.js").FromClient} FromClient */
 /** @typedef {import("./protocol.js").Phase} Phase */
@@ -23,6 +25,9 @@ export class Desk {
   #engine;
   /** @type {() => number} */
   #seq = () => 0;
+  /** @type {() => boolean} */
+  #holds = () => true;
+  #closing = false;
   /** @type {PromiseWithResolvers<Engine>} */
   #python = Promise.withResolvers();
   /** @type {{phase: Phase, at: number}} */
@@ -42,24 +47,36 @@ export class Desk {
    *
    * @param {Early} early
    * @param {() => number} seq  that of the last stored event
+   * @param {() => boolean} holds  whether this worker still owns the database
    */
-  open(early, seq) {
+  open(early, seq, holds) {
     this.#early = early;
     this.#seq = seq;
+    this.#holds = holds;
     for (const client of this.#clients.keys()) this.#connect(client);
   }
 
   /**
-   * Python is up. Resolves when what was accepted before is in its hands.
+   * Python is up: hand over what was accepted before, and then what was held back. Rejects when the database cannot take it now,
+   * because it is full for instance. Then the engine answers requests, among them those that make room, triggers go on being
+   * accepted, and this may be called again.
    *
    * @param {Engine} engine
    */
   async hire(engine) {
-    await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
-    this.#engine = engine;
-    this.#early = undefined;
-    this.#listen();
-    this.#python.resolve(engine);
+    try {
+      await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
+      this.#early = undefined;
+    } finally {
+      this.#engine = engine;
+      this.#listen();
+      this.#python.resolve(engine);
+    }
+  }
+
+  /** Take no more requests, and tell nobody of what only fails because of the end: the next leader is asked again. */
+  close() {
+    this.#closing = true;
   }
 
   /**
@@ -104,11 +121,15 @@ export class Desk {
     if (message.type === "listen") {
       this.#clients.set(client, message.events);
       this.#listen();
-    } else {
+    } else if (!this.#closing) {
       const { id } = message;
       this.#answer(message.text).then(
-        (text) => client.tell({ type: "response", id, text }),
-        // The page hears of that in other ways, and asks whoever comes next.
+        (text) => {
+          // What a worker says whose database was taken over may be long out of date.
+          if (!this.#holds() || (this.#closing && JSON.parse(text).status === 503)) return;
+          client.tell({ type: "response", id, text });
+        },
+        // Python will not come up. The page hears of that in other ways, and asks whoever comes next.
         () => {},
       );
     }
@@ -129,11 +150,17 @@ export class Desk {
     const early = await this.#early?.answer(text);
     if (early) return early;
     const engine = this.#engine ?? (await this.#python.promise);
-    return engine.handle(text);
+    try {
+      return await engine.handle(text);
+    } catch (error) {
+      const { name, message } = failureOf(error);
+      return JSON.stringify({ status: 500, body: { name, error: message } });
+    }
   }
 
   /** @param {Client} client */
   #connect(client) {
+    if (!this.#holds()) return;
     client.tell({ type: "connected", seq: this.#seq() });
     client.tell({ type: "phase", ...this.#phase });
   }

@@ -15,7 +15,10 @@ async function fetchFile(url, what) {
   let response;
   try {
     // Asks the server whether a cached copy is still good: an edited job file runs at the next visit.
-    response = await fetch(url, { cache: "no-cache" });
+    response = await fetch(url, { cache: "no-cache" }).catch(() => {
+      // Offline, what was good at the last visit is good enough.
+      return fetch(url, { cache: "force-cache" });
+    });
   } catch (error) {
     throw new DurablyError("NotFound", `${what} ${url} could not be fetched: ${failureOf(error).message}`, {
       cause: error,

@@ -17,6 +17,7 @@ import { late, Patience } from "./patience.js";
 // After these, a run that somebody waits for may have ended.
 const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
 
+const PAUSE_MS = 1_000;
 const EVENTS_AT_ONCE = 200;
 
 /** Somebody who waits for news of a run, or of all. */
@@ -178,8 +179,11 @@ export class Following {
     try {
       return await this.#request("GET", path, query, null, { signal });
     } catch (error) {
-      // Whoever answers is busy with a step that does not let go: that is no reason to give up.
-      if (failureOf(error).name === "TimeoutError") watcher.tell(Infinity);
+      const { name } = failureOf(error);
+      const isOver = ["closed", "failed"].includes(this.#status());
+      // Whoever answers is busy with a step that does not let go, or cannot just now: that is no reason to give up.
+      if (name === "TimeoutError") watcher.tell(Infinity);
+      else if (name === "StoreBusy" && !isOver) setTimeout(() => watcher.tell(Infinity), PAUSE_MS);
       else if (this.#status() !== "starting") throw error;
       return undefined;
     }

@@ -51,8 +51,8 @@ export const EVENT_TYPES = [
   "worker:shutdown",
 ];
 
-// Live events come out of order by a few at most: those that one turn of the engine's event loop stored together.
-const DISORDER = 256;
+// Live events come out of order by those at most that one request changed, or one turn of the engine's event loop stored together.
+const DISORDER = 4096;
 const EVENTS_AT_ONCE = 200;
 // The new connection is there, but what answers over it is not: it will be, or there will be another connection.
 const PASSING = ["TimeoutError", "StoreUnavailable", "StoreBusy"];

@@ -12,6 +12,7 @@ export class Candidacy {
   /** @type {PromiseWithResolvers<{asleep: boolean}>} */
   #won = Promise.withResolvers();
   #release = () => {};
+  #granted = false;
   #onDeposed;
 
   /**
@@ -37,7 +38,8 @@ export class Candidacy {
    */
   async succeed(isAsleep, settled) {
     await navigator.locks.request(`${this.#name}:succession`, { ifAvailable: true }, async (alone) => {
-      if (!alone || !(await isAsleep())) return;
+      // Meanwhile the line may have moved.
+      if (!alone || !(await isAsleep()) || this.#granted) return;
       this.#queue.abort();
       this.#ask({ steal: true }, true);
       await settled.catch(() => {});
@@ -57,16 +59,17 @@ export class Candidacy {
   #ask(options, asleep) {
     navigator.locks
       .request(this.#name, options, () => {
+        this.#granted = true;
         this.#won.resolve({ asleep });
         return new Promise((release) => {
           this.#release = () => release(undefined);
         });
       })
       .catch((error) => {
-        // Either we left the line ourselves, or the lock that we had was stolen.
+        // Either we left the line ourselves, or the lock that we had was stolen, or there are no locks to be had.
         if (options.signal?.aborted) return;
-        this.#won.reject(error);
-        this.#onDeposed();
+        if (this.#granted) this.#onDeposed();
+        else this.#won.reject(error);
       });
     this.#won.promise.catch(() => {});
   }
@@ -79,11 +82,13 @@ export class Candidacy {
  */
 export async function holdLifeline() {
   const name = `durably-web:lifeline:${crypto.randomUUID()}`;
-  await new Promise((held) => {
-    void navigator.locks.request(name, () => {
-      held(undefined);
-      return new Promise(() => {});
-    });
+  await new Promise((held, refused) => {
+    navigator.locks
+      .request(name, () => {
+        held(undefined);
+        return new Promise(() => {});
+      })
+      .catch(refused);
   });
   return name;
 }

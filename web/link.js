@@ -101,7 +101,9 @@ export class Link {
       onShutdown: (reason) => this.#send({ type: "shutdown", reason }),
       // Frozen, it would keep the database from the tabs that are awake.
       onSuspend: (certain) => (certain || this.#followers > 0) && this.#suspend(),
-      onResume: () => !this.#worker && this.#status !== "closed" && this.#status !== "failed" && this.#start(),
+      onResume: () => {
+        if (!this.#worker && this.#status === "starting") this.#start({ orphaned: true, blamed: null });
+      },
     });
     this.#start();
   }
@@ -226,9 +228,10 @@ export class Link {
         this.#onStatus(this.#status, { error: new DurablyError("StoreUnavailable", ASLEEP) });
         break;
       case "deposed":
-        // Another tab took over while this one slept; in line again, this worker is of no more use.
+        // Another tab took over while this one slept: this worker is of no more use, and the page gets in line again.
         this.#suspend();
-        this.#start();
+        if (this.#isTooOften()) this.#fail(new DurablyError("StoreUnavailable", "other tabs take the database away again and again"));
+        else this.#start();
         break;
       case "failed":
         this.#fail(errorOf(message.error));
@@ -246,12 +249,15 @@ export class Link {
     if (role !== "leader") return;
     // Requests wait until the database is open.
     this.#status = "starting";
+    this.#requests.disconnected();
     this.#leadersPage = new LeadersPage(channel);
     this.#watchdog.start({ starting: true });
   }
 
   /** The worker goes, and gives up whatever it holds, at once. */
   #suspend() {
+    // Nobody is to blame for that.
+    this.#leadersPage?.blame(null);
     this.#disconnect();
     this.#worker?.terminate();
     this.#worker = undefined;
@@ -275,10 +281,8 @@ export class Link {
         ? "the worker that runs the jobs gave no answer for too long and was ended"
         : "the worker that runs the jobs has ended unexpectedly";
     const error = new DurablyError("StoreUnavailable", message);
-    const now = performance.now();
     // One that dies under a run is bounded by the attempts that the run has.
-    if (this.#running === null) this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
-    if (this.#deaths.length > RESTARTS_PER_MINUTE) {
+    if (this.#running === null && this.#isTooOften()) {
       this.#fail(error);
       return;
     }
@@ -289,6 +293,13 @@ export class Link {
     this.#status = "starting";
     this.#onStatus("starting", { error });
     this.#start({ orphaned: true, blamed });
+  }
+
+  /** Whether a worker went so often lately that it makes no sense to start another one. */
+  #isTooOften() {
+    const now = performance.now();
+    this.#deaths = [...this.#deaths.filter((then) => now - then < 60_000), now];
+    return this.#deaths.length > RESTARTS_PER_MINUTE;
   }
 
   /** @param {Error} error */

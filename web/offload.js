@@ -35,7 +35,8 @@ export class OffloadPool {
    * @param {Promise<Parts>} settings.parts  what that one has downloaded
    */
   constructor({ options, parts }) {
-    this.#options = options;
+    // No key goes where no database is.
+    this.#options = { ...options, encryptionKeys: [] };
     this.#parts = parts;
   }
 

@@ -2,9 +2,10 @@
  * Which worker owns the files of a database, beyond its Web Lock.
  *
  * A tab can fall asleep while it holds the lock and the files. Whoever takes over from it cannot open these files, and the
- * sleeper may wake in the middle of a write. So the successor first raises the term in a small file that both can reach, then
- * copies the database into a directory of its own. The sleeper reads the term after every commit, before anybody is told of
- * it: what it committed under its own term is in the copy, and what it committed later is acknowledged to nobody.
+ * sleeper may wake in the middle of a write. So the successor first writes its own term into a small file that both can reach, then
+ * copies the database into a directory of its own. The sleeper reads the term before every batch, and after every commit before
+ * anybody is told of it: what it committed under its own term is in the copy, what it commits later is acknowledged to nobody,
+ * and that is one batch at most.
  *
  * Where a browser cannot share the small file, a sleeper cannot be succeeded: its files stay locked until its tab goes.
  *
@@ -25,13 +26,23 @@ const POOL = ".opaque";
 const DATABASE = "/durably.db";
 const COPY_BYTES = 1 << 20;
 const COPY_TRIES = 5;
+const NO_ROOM = "no room left for the files of the database";
 // A worker that is gone can hold its files for a while after its lock.
 const HANDLES_PATIENCE_MS = 10_000;
+
+/** The files are held by another worker, for longer than one needs to go. */
+export class FilesLocked extends DurablyError {
+  /** @param {unknown} cause */
+  constructor(cause) {
+    super("StoreUnavailable", "the files of the database stay locked by another tab or worker", { cause });
+  }
+}
 
 /** The right to the files of a database, for one term. */
 export class Ownership {
   #handle;
   #place;
+  #onLost;
   #view = new Uint32Array(1);
 
   /**
@@ -39,8 +50,10 @@ export class Ownership {
    * @param {Handle} handle
    * @param {number} term
    * @param {number} copy  which directory holds the files; 0 is the first
+   * @param {() => void} onLost  called when somebody else has begun a term
    */
-  constructor(place, handle, term, copy) {
+  constructor(place, handle, term, copy, onLost) {
+    this.#onLost = onLost;
     this.#place = place;
     this.#handle = handle;
     this.term = term;
@@ -52,27 +65,36 @@ export class Ownership {
    *
    * @param {Place} place
    * @param {boolean} asleep  whether the owner before may still live: then the files are copied
+   * @param {() => void} onLost  called, once or more often, when somebody else has begun a term
    * @returns {Promise<Ownership>}
    */
-  static async take(place, asleep) {
+  static async take(place, asleep, onLost) {
     const root = await navigator.storage.getDirectory();
     const owners = await root.getDirectoryHandle(OWNERS, { create: true });
     const file = /** @type {Openable} */ (/** @type {unknown} */ (await owners.getFileHandle(place.owner, { create: true })));
     // Shared, where the browser can: elsewhere the option is ignored, and the handle is exclusive.
     const handle = await patiently(() => file.createSyncAccessHandle({ mode: "readwrite-unsafe" }));
     try {
-      const view = new Uint32Array(1);
-      handle.read(view, { at: 0 });
-      const term = (view[0] ?? 0) + 1;
-      handle.write(Uint32Array.of(term), { at: 0 });
+      // By chance: two that begin in the same moment must not have the same one.
+      const term = crypto.getRandomValues(new Uint32Array(1));
+      writeAll(handle, term, 0);
       handle.flush();
       const newest = Math.max(0, ...(await copiesOf(place)).filter(({ complete }) => complete).map(({ copy }) => copy));
-      const ownership = new Ownership(place, handle, term, newest);
-      if (asleep) ownership.copy = await copied(place, newest);
+      const ownership = new Ownership(place, handle, Number(term[0]), newest, onLost);
+      if (asleep) await ownership.leave();
       return ownership;
     } catch (error) {
       handle.close();
-      throw error;
+      throw roomFor(error);
+    }
+  }
+
+  /** Leave the files to whoever holds them, and go on with a copy. */
+  async leave() {
+    try {
+      this.copy = await copied(this.#place, this.copy);
+    } catch (error) {
+      throw roomFor(error);
     }
   }
 
@@ -81,17 +103,20 @@ export class Ownership {
     return directoryOf(this.#place, this.copy);
   }
 
-  /** Whether nobody has begun a later term. Takes a few microseconds. */
+  /** Whether nobody has begun another term. Takes a few microseconds. */
   holds() {
     this.#handle.read(this.#view, { at: 0 });
-    return this.#view[0] === this.term;
+    if (this.#view[0] === this.term) return true;
+    this.#onLost();
+    return false;
   }
 
   /** Delete what earlier terms have left behind, as far as nobody holds it. */
   async tidy() {
     const parent = await parentOf(this.#place);
-    for (const { name, copy } of await copiesOf(this.#place)) {
-      if (copy === this.copy) continue;
+    for (const { name, copy, complete } of await copiesOf(this.#place)) {
+      // A complete one behind ours is that of a successor.
+      if (copy === this.copy || (complete && copy > this.copy) || !this.holds()) continue;
       // Held by a tab that sleeps: the next term finds it again.
       await parent.removeEntry(name, { recursive: true }).catch(() => {});
     }
@@ -140,9 +165,7 @@ export async function patiently(open) {
     } catch (error) {
       if (failureOf(error).name !== "NoModificationAllowedError") throw error;
       if (performance.now() > deadline) {
-        throw new DurablyError("StoreUnavailable", "the files of the database stay locked by another tab or worker", {
-          cause: error,
-        });
+        throw new FilesLocked(error);
       }
       await new Promise((resume) => setTimeout(resume, pause));
     }
@@ -213,14 +236,15 @@ async function copiesOf(place) {
  */
 async function copied(place, source) {
   const parent = await parentOf(place);
-  const from = await (await parent.getDirectoryHandle(nameOf(directoryOf(place, source)))).getDirectoryHandle(POOL);
+  // No name is used twice: somebody who was succeeded may still be about to delete what had it before.
+  let copy = Math.max(...(await copiesOf(place)).map(({ copy }) => copy), source);
   for (let attempt = 1; ; attempt++) {
-    const copy = source + attempt;
-    const name = nameOf(directoryOf(place, copy));
-    await parent.removeEntry(name, { recursive: true }).catch(() => {});
-    const directory = await parent.getDirectoryHandle(name, { create: true });
+    copy += 1;
+    const directory = await parent.getDirectoryHandle(nameOf(directoryOf(place, copy)), { create: true });
     try {
-      await copyPool(from, await directory.getDirectoryHandle(POOL, { create: true }));
+      const from = await poolOf(parent, nameOf(directoryOf(place, source)));
+      // Without one, the sleeper has not stored anything yet.
+      if (from) await copyPool(from, await directory.getDirectoryHandle(POOL, { create: true }));
       await directory.getFileHandle(COMPLETE, { create: true });
       return copy;
     } catch (error) {
@@ -228,6 +252,37 @@ async function copied(place, source) {
       if (attempt === COPY_TRIES || failureOf(error).name !== "NotReadableError") throw error;
     }
   }
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} parent
+ * @param {string} name
+ */
+async function poolOf(parent, name) {
+  try {
+    return await (await parent.getDirectoryHandle(name)).getDirectoryHandle(POOL);
+  } catch (error) {
+    if (failureOf(error).name === "NotFoundError") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * @param {Handle} handle
+ * @param {ArrayBufferView} bytes
+ * @param {number} at
+ */
+function writeAll(handle, bytes, at) {
+  // Some browsers write what there is room for, and say so only in this way.
+  if (handle.write(bytes, { at }) !== bytes.byteLength) throw new DurablyError("StorageFull", NO_ROOM);
+}
+
+/**
+ * @param {unknown} error
+ * @returns {unknown}  the same, by our name for it
+ */
+function roomFor(error) {
+  return failureOf(error).name === "QuotaExceededError" ? new DurablyError("StorageFull", NO_ROOM, { cause: error }) : error;
 }
 
 /** @param {string} directory */
@@ -256,7 +311,7 @@ async function copyPool(from, to) {
     try {
       handle.truncate(0);
       for (let at = 0; at < file.size; at += COPY_BYTES) {
-        handle.write(new Uint8Array(await file.slice(at, at + COPY_BYTES).arrayBuffer()), { at });
+        writeAll(handle, new Uint8Array(await file.slice(at, at + COPY_BYTES).arrayBuffer()), at);
       }
       handle.flush();
     } finally {

@@ -33,7 +33,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(events: string) => void} listen
  * @property {(request: string) => Promise<string>} handle
  * @property {(request: string, receivedAt: number) => Promise<string>} admit  takes a request over from the inbox
- * @property {() => Promise<void>} begin  executes runs from now on
+ * @property {() => Promise<string>} begin  executes runs from now on; `{}`, or `{"error": {"name", "message"}}`
  * @property {(reason: string) => Promise<void>} stop  finishes current steps; the jobs hear the reason
  */
 

@@ -110,7 +110,7 @@ export class Connection {
    * @param {Database} db
    * @param {object} [owner]
    * @param {() => void} [owner.release]  called when the database is closed
-   * @param {() => boolean} [owner.holds]  whether what was just committed may be told of
+   * @param {() => boolean} [owner.holds]  whether the files are still ours
    */
   constructor(sqlite3, db, { release = () => {}, holds = () => true } = {}) {
     this.#sqlite3 = sqlite3;
@@ -136,6 +136,8 @@ export class Connection {
     let index = null;
     let inTransaction = false;
     try {
+      // A successor reads these files as they are after one more batch at most.
+      if (!this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index } });
       /** @type {BatchMessage} */
       const { mode, statements } = JSON.parse(text);
       if (statements.length > 1) {
@@ -152,6 +154,7 @@ export class Connection {
       index = null;
       if (inTransaction) this.query("COMMIT");
       inTransaction = false;
+      // What was committed too late is in no copy: nobody may be told of it.
       if (mode === "write" && !this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index } });
       return JSON.stringify({ rows: results });
     } catch (error) {

@@ -161,14 +161,20 @@ export class Followers {
     // It asks again when it hears us say twice that we are here.
     this.#leave.get(id)?.();
     const own = new BroadcastChannel(`${this.#channel}:${id}`);
-    const client = { tell: (/** @type {ToFollower} */ message) => own.postMessage(message) };
+    const watching = new AbortController();
+    const client = {
+      /** @param {ToFollower} message */
+      tell(message) {
+        // An answer can come after the one who asked has gone.
+        if (!watching.signal.aborted) own.postMessage(message);
+      },
+    };
     if (protocol !== PROTOCOL_VERSION) {
       const error = new DurablyError("StoreUnavailable", "another tab runs another version of this site: close or reload it");
       client.tell({ type: "refused", error: failureOf(error) });
       own.close();
       return;
     }
-    const watching = new AbortController();
     const leave = () => {
       watching.abort();
       own.close();

@@ -17,6 +17,8 @@ const SELECTION = ["jobName", "status", "labels", "createdBefore"];
 const RUN_FILTER = ["jobName", "status", "labels", "limit", "offset", "after"];
 const LIMITS = ["signal", "timeout"];
 const KEY_BYTES = 32;
+// Python in a browser has a small stack: a few thousand levels end it, and not only the request.
+const MOST_LEVELS = 500;
 
 /**
  * How long to wait, apart from all else that is in the same object.
@@ -60,10 +62,42 @@ export function inputOf(input = {}) {
  * @returns {string}
  */
 export function jsonOf(value) {
+  let text;
   try {
-    return JSON.stringify(value);
+    text = JSON.stringify(value);
   } catch (error) {
     throw invalid(`the input is not JSON: ${failureOf(error).message}`, { cause: error });
+  }
+  if (levelsOf(text) > MOST_LEVELS) throw invalid(`the input is nested deeper than ${MOST_LEVELS} levels`);
+  return text;
+}
+
+/**
+ * How deep arrays and objects are nested in a JSON text.
+ *
+ * @param {string} text
+ */
+function levelsOf(text) {
+  let [levels, most] = [0, 0];
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (character === "[" || character === "{") most = Math.max(most, ++levels);
+    else if (character === "]" || character === "}") levels -= 1;
+    else if (character === '"') at = endOfString(text, at);
+  }
+  return most;
+}
+
+/**
+ * @param {string} text  JSON
+ * @param {number} start  where a string begins
+ * @returns {number} where it ends
+ */
+function endOfString(text, start) {
+  for (let end = text.indexOf('"', start + 1); ; end = text.indexOf('"', end + 1)) {
+    let escapes = 0;
+    while (text[end - 1 - escapes] === "\\") escapes += 1;
+    if (escapes % 2 === 0) return end;
   }
 }
 

@@ -7,11 +7,11 @@
 
 import { Desk } from "./desk.js";
 import { Early } from "./early.js";
-import { DurablyError, failureOf } from "./failures.js";
+import { DurablyError, errorOf, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
 import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
-import { canSucceedSleepers, Ownership } from "./ownership.js";
+import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, downloadParts, startEngine } from "./python.js";
@@ -23,6 +23,10 @@ import { Followers, ToLeader } from "./tabs.js";
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
 /** @typedef {import("./protocol.js").FromWorker} FromWorker */
 /** @typedef {import("./protocol.js").ToWorker} ToWorker */
+
+// What the database says and may take back, and how long to wait for that.
+const PASSING = ["StorageFull", "StoreBusy", "StoreUnavailable"];
+const PAUSE_MS = 5_000;
 
 const page = { tell };
 const desk = new Desk();
@@ -63,21 +67,23 @@ async function boot(options) {
   follow(place, lifeline);
   if (options.role === "follower") return;
   const settled = Promise.withResolvers();
-  const line = new Candidacy(place.lock, () => tell({ type: "deposed" }));
+  const line = new Candidacy(place.lock, deposed);
   candidacy = line;
   leader?.watch(async () => {
     if (await canSucceedSleepers()) await line.succeed(async () => (await leader?.isAsleep()) ?? false, settled.promise);
     else if (leader) tell({ type: "asleep" });
   });
   const { asleep } = await line.won;
+  // To sleep is not to die.
+  if (asleep) aftermath = { orphaned: true, blamed: null };
   const downloads = downloadParts(options);
-  let connection;
+  let database;
   try {
-    connection = await own(place, options, asleep);
+    database = await own(place, options, asleep);
   } finally {
     settled.resolve(undefined);
   }
-  await runJobs(connection, downloads, options);
+  await runJobs(database, downloads, options);
 }
 
 /**
@@ -124,27 +130,52 @@ async function own(place, options, asleep) {
   closings.push(() => followers.close());
   desk.attach(page, heard);
   reach("opening");
-  const ownership = await Ownership.take(place, asleep);
+  const ownership = await Ownership.take(place, asleep, deposed);
   closings.push(() => ownership.release());
+  requireOpen();
   // Python waits for the database to be open. Where both start at once, Chromium sometimes leaves a
   // createSyncAccessHandle() unanswered for ever, and it is no faster.
   const sqlite3 = await loadSqlite(options.runtime);
-  const files = { directory: ownership.directory, vfs: `${place.vfs}.${ownership.copy}` };
-  const connection = await openDatabase(sqlite3, files, options.durability, () => ownership.holds());
+  const open = () => {
+    const files = { directory: ownership.directory, vfs: `${place.vfs}.${ownership.copy}` };
+    return openDatabase(sqlite3, files, options.durability, () => ownership.holds());
+  };
+  let connection;
+  try {
+    connection = await open();
+  } catch (error) {
+    // Somebody sleeps on them, of whom this worker was not told.
+    if (!(error instanceof FilesLocked && (await canSucceedSleepers()))) throw error;
+    await ownership.leave();
+    connection = await open();
+  }
   closings.push(() => connection.close());
   await ownership.tidy();
-  return connection;
+  requireOpen();
+  return { connection, holds: () => ownership.holds() };
+}
+
+/** Another worker has taken the database over: nothing that is done here counts any more. */
+function deposed() {
+  if (closed) return;
+  closed = true;
+  desk.close();
+  tell({ type: "deposed" });
+}
+
+function requireOpen() {
+  if (closed) throw new DurablyError("StoreUnavailable", "this worker was closed while it started");
 }
 
 /**
- * @param {import("./sqlite.js").Connection} connection
+ * @param {{connection: import("./sqlite.js").Connection, holds: () => boolean}} database
  * @param {ReturnType<typeof downloadParts>} downloads
  * @param {BootOptions} options
  */
-async function runJobs(connection, downloads, options) {
+async function runJobs({ connection, holds }, downloads, options) {
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
-  desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq());
+  desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq(), holds);
   reach("python");
   // Nothing of it answers any more. The page starts another worker when this one is gone.
   const broken = () => close();
@@ -167,9 +198,30 @@ async function runJobs(connection, downloads, options) {
     events: desk.events,
     aftermath,
   });
-  await desk.hire(engine);
-  await engine.begin();
+  const own = engine;
+  await untilItPasses(() => desk.hire(own));
+  await untilItPasses(async () => {
+    const outcome = JSON.parse(await own.begin());
+    if (outcome.error) throw errorOf(outcome.error);
+  });
   reach("running");
+}
+
+/**
+ * Do something again and again while the database cannot: until there is room, for instance.
+ *
+ * @param {() => Promise<void>} action
+ */
+async function untilItPasses(action) {
+  for (;;) {
+    try {
+      return await action();
+    } catch (error) {
+      if (closed || !PASSING.includes(failureOf(error).name)) throw error;
+      console.warn("durably-web:", failureOf(error).message);
+      await new Promise((resume) => setTimeout(resume, PAUSE_MS));
+    }
+  }
 }
 
 /** Say at once what this browser cannot give, rather than after a wait for the lock. */
@@ -229,6 +281,7 @@ async function letGo() {
 async function shutdown(reason) {
   if (closed) return;
   closed = true;
+  desk.close();
   try {
     await engine?.stop(reason);
   } finally {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { filterQuery, inputOf, itemsOf, keysOf, limitsOf, onlyLimits, purgeFields, selectionQuery, subscribeOptions, triggerFields } from "../../web/wire.js";
+import { filterQuery, inputOf, itemsOf, jsonOf, keysOf, limitsOf, onlyLimits, purgeFields, selectionQuery, subscribeOptions, triggerFields } from "../../web/wire.js";
 
 const NOON = "2030-01-31T12:00:00.000Z";
 const defined = (fields) => JSON.parse(JSON.stringify(fields));
@@ -95,5 +95,15 @@ test("any other key is refused, and never shown", async () => {
     [[], /there is none/],
   ]) {
     await assert.rejects(keysOf(key), { name: "InvalidInput", message: reason });
+  }
+});
+
+test("what is nested too deep is refused before it is sent", () => {
+  const nested = (levels) => Array.from({ length: levels }).reduce((inner) => [inner], "end");
+  assert.equal(jsonOf(nested(400)).length, 2 * 400 + 5);
+  assert.throws(() => jsonOf(nested(501)), { name: "InvalidInput", message: /nested deeper than 500 levels/ });
+  // Brackets in a string are none.
+  for (const text of ["[".repeat(1000), '"'.repeat(3) + "{".repeat(1000), "\\".repeat(5) + '"' + "[".repeat(1000)]) {
+    assert.deepEqual(JSON.parse(jsonOf({ text })), { text });
   }
 });
