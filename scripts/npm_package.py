@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from durably_web import __version__
-from scripts.build_site import assemble_runtime
+from scripts.runtime import assemble_runtime
 from scripts.wheels import ROOT, run
 
 WEB = ROOT / "web"

@@ -27,7 +27,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.build_site import CACHE
+from scripts.runtime import CACHE
 from scripts.wheels import ROOT, download_wheels, pinned
 
 # Beside what the site has. The versions are those of requirements-dev.txt: both sides use the same pytest.
