@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripts import build_site, chromium
+from scripts import build_site, chromium, runtime
 from scripts.serve import serve
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def browser_settings() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def pyodide_directory() -> Path:
     """The npm package, for tests that run Pyodide in Node."""
-    return build_site.package(ROOT / "web" / "node_modules", "pyodide")
+    return runtime.package(ROOT / "web" / "node_modules", "pyodide")
 
 
 @pytest.fixture(scope="session")
