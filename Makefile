@@ -54,6 +54,10 @@ site: $(SITE)/durably-web/manifest.json ## Build the static site into build/site
 $(SITE)/durably-web/manifest.json: $(SITE_SOURCES) pyproject.toml requirements-browser.txt | setup
 	$(BIN)/python -m scripts.build_site
 
+.PHONY: runtime
+runtime: setup ## Build what `durably-web build` and `dev` put into a site, into build/runtime/
+	@$(BIN)/python -m scripts.build_runtime
+
 .PHONY: npm
 npm: setup ## Pack the client for bundlers into build/npm/
 	@$(BIN)/python -m scripts.npm_package

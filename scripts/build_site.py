@@ -1,77 +1,31 @@
-"""Build the static site: plain files that any host can serve below any path.
+"""Build the runtime and with it the demo's site, or that of another folder, as `durably-web build` does.
 
-build/site/
-├── the demo's files
-└── durably-web/
-    ├── client.js, worker.js …      as written in web/
-    └── manifest.json, pyodide/ …   the runtime, see scripts/runtime.py
+build/
+├── runtime/    see scripts/build_runtime.py
+└── site/       see durably_web/site/build.py
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from scripts.runtime import assemble_runtime
+from durably_web.site.build import build_site
+from durably_web.site.files import sizes, total
+from scripts import build_runtime
 from scripts.wheels import ROOT
 
-NOT_SERVED = ("node_modules", "__pycache__", "types", ".*", "*.pyc", "*.test.js", "package*.json", "jsconfig*.json")
-# Of web/: what only the npm package has.
-NPM_ONLY = ("bin", "*.d.ts", "README.md")
 
-
-def assemble(site: Path, demo: Path, node_modules: Path) -> None:
-    """Put the whole site into the empty folder `site`."""
-    shutil.copytree(demo, site, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
-    ours = site / "durably-web"
-    shutil.copytree(ROOT / "web", ours, ignore=shutil.ignore_patterns(*NOT_SERVED, *NPM_ONLY))
-    assemble_runtime(ours, node_modules)
-    # GitHub Pages would otherwise hide files whose name starts with an underscore.
-    (site / ".nojekyll").touch()
-
-
-def build(site: Path, *, demo: Path = ROOT / "demo", node_modules: Path = ROOT / "web" / "node_modules") -> Path:
+def build(site: Path, *, demo: Path = ROOT / "demo", node_modules: Path = build_runtime.NODE_MODULES) -> Path:
     """Build the site and put it at `site`, in place of an older one; a build that fails leaves that one alone."""
-    site.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=site.parent, prefix=".site-") as scratch:
-        fresh = Path(scratch) / "site"
-        fresh.mkdir()
-        assemble(fresh, demo, node_modules)
-        if site.exists():
-            shutil.rmtree(site)
-        fresh.rename(site)
-    return site
-
-
-class Size(NamedTuple):
-    """How much of something is served: bytes as they are, and after gzip as a host would send them."""
-
-    files: int
-    plain: int
-    packed: int
-
-
-def total(sizes: Iterable[Size]) -> Size:
-    return Size(*map(sum, zip(*sizes, strict=True)))
-
-
-def size(path: Path) -> Size:
-    data = path.read_bytes()
-    return Size(1, len(data), min(len(data), len(gzip.compress(data, 6))))
+    runtime = build_runtime.build(node_modules=node_modules)
+    return build_site(demo, site, runtime, replace=True).folder
 
 
 def print_sizes(site: Path) -> None:
-    folders: dict[str, list[Size]] = {}
-    for path in sorted(path for path in site.rglob("*") if path.is_file()):
-        folders.setdefault(path.parent.relative_to(site).as_posix(), []).append(size(path))
-    rows = {folder: total(sizes) for folder, sizes in folders.items()}
+    rows = sizes(site)
     print(f"{'folder':<24}{'files':>6}{'kB':>10}{'kB gzip':>10}")
     for folder, row in [*rows.items(), ("in all", total(rows.values()))]:
         print(f"{folder:<24}{row.files:>6}{row.plain / 1000:>10,.0f}{row.packed / 1000:>10,.0f}")

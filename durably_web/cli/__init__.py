@@ -9,11 +9,13 @@ from typing import NoReturn
 import typer
 
 from durably_web.cli import runs
+from durably_web.cli.build import build
 from durably_web.cli.mistakes import MISTAKE, Mistake, exit_code_of
 from durably_web.cli.run import run
 from durably_web.cli.stats import stats
 from durably_web.cli.worker import worker
 from durably_web.errors import DurablyError
+from durably_web.site.problem import SiteProblem
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Run Python jobs that survive: each step is stored before the next begins, and a killed run goes on there.",
 )
+app.command()(build)
 app.command()(run)
 app.command()(worker)
 app.command()(stats)
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = app(
             list(sys.argv[1:] if arguments is None else arguments), prog_name="durably-web", standalone_mode=False
         )
-    except (Mistake, DurablyError) as error:
+    except (Mistake, DurablyError, SiteProblem) as error:
         _exit(str(error), exit_code_of(error))
     except KeyboardInterrupt:
         _exit("stopped", 130)

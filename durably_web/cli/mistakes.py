@@ -11,6 +11,7 @@ from durably_web.errors import (
     SchemaTooNew,
     StoreUnavailable,
 )
+from durably_web.site.problem import SiteProblem
 
 MISTAKE = 2
 FAILURE = 1
@@ -22,6 +23,6 @@ class Mistake(Exception):
     """The command was given something that it cannot use. The message is one line."""
 
 
-def exit_code_of(error: Mistake | DurablyError) -> int:
+def exit_code_of(error: Mistake | DurablyError | SiteProblem) -> int:
     """2 when the user can put it right, 1 when something else went wrong."""
-    return MISTAKE if isinstance(error, (Mistake, *_MISTAKES)) else FAILURE
+    return MISTAKE if isinstance(error, (Mistake, SiteProblem, *_MISTAKES)) else FAILURE
