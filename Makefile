@@ -91,7 +91,7 @@ js: $(NPM)/.installed
 
 .PHONY: test
 test: setup chromium lint types js pyodide-dist ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: simulate
 simulate: $(VENV)/.installed ## Simulate engines in trouble: SEEDS=1000 many (FIRST=0), or SEED=123 one with its trace

@@ -23,6 +23,15 @@ pytest.register_assert_rewrite("tests.contract")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that drive tabs come first. Where tests run side by side, these stay one after the other: they are about
+    who is awake and who is late, and each keeps more than one core busy already."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
