@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that drive tabs come first. Where tests run side by side, these stay one after the other: they are about
-    who is awake and who is late, and each keeps more than one core busy already."""
+    """The tests that drive tabs come first, and where tests run side by side, these stay one after the other: they are
+    about who is awake and who is late, and each keeps more than one core busy already."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
     for item in items:
         if "e2e" in item.path.parts:
