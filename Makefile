@@ -9,6 +9,9 @@ NPM := web/node_modules
 SITE := build/site
 SITE_SOURCES := $(shell find durably_web demo web scripts -type f -not -path '*/node_modules/*' -not -path '*/__pycache__/*')
 
+# Examples with job files. Each has a jobs.py, so they are checked one by one.
+EXAMPLES := $(dir $(wildcard examples/*/jobs.py))
+
 JS_TESTS := $(shell find tests/js -name '*.test.*js' 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -81,6 +84,7 @@ lint: $(VENV)/.installed ## Style, format and layers
 .PHONY: types
 types: setup ## Types of the Python and the JavaScript, and of what the latter declares
 	$(BIN)/mypy
+	@for folder in $(EXAMPLES); do (cd $$folder && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml *.py) || exit 1; done
 	$(NPM)/.bin/tsc --project web/jsconfig.json
 	$(NPM)/.bin/tsc --project web/jsconfig.types.json
 	$(NPM)/.bin/tsc --project tests/types/tsconfig.json

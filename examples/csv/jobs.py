@@ -129,7 +129,7 @@ def clean_lines(
 ) -> Outcome:
     """Clean the whole records in `data`, and leave what may be cut off to the next piece.
 
-    `last`: the file ends here. `largest`: there is no larger piece, so that at least one line is dealt with. Good rows are
+    `last`: the file ends here. `largest`: there is no larger piece: at least one line is dealt with. Good rows are
     added to `known`.
     """
     lines = data.splitlines(keepends=True)

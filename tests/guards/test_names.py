@@ -43,7 +43,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def documented(root: Path) -> dict[str, set[str]]:
     """File → names that its examples import from the package itself."""
     found: dict[str, set[str]] = {}
-    for path in [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "demo").glob("*.py")]:
+    patterns = ("*.md", "docs/**/*.md", "demo/*.py", "examples/*/*.py")
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
         text = path.read_text()
         for names in re.findall(r"^from durably_web import \(?([\w\s,]+?)\)?(?:\s*#.*)?$", text, re.MULTILINE):
             found.setdefault(path.name, set()).update(name.strip() for name in names.split(",") if name.strip())
