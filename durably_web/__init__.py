@@ -23,6 +23,7 @@ _EXPORTS = {
     "Debounce": "retry",
     "cancelled": "context",
     "shutting_down": "context",
+    "idempotency_key": "context",
     "Event": "events",
     "Run": "records",
     "StepRecord": "records",
@@ -36,6 +37,8 @@ _EXPORTS = {
     "Clock": "clock",
     "SystemClock": "clock",
     "ManualClock": "clock",
+    "Network": "network",
+    "is_network_failure": "network",
     "DurablyError": "errors",
     "InvalidInput": "errors",
     "NotFound": "errors",
@@ -44,6 +47,11 @@ _EXPORTS = {
     "Fatal": "errors",
     "SignalTimeout": "errors",
     "OffloadFailed": "errors",
+    "NetworkError": "errors",
+    "Offline": "errors",
+    "Unreachable": "errors",
+    "CrossOriginRefused": "errors",
+    "MixedContent": "errors",
     "StepFailed": "errors",
     "RunFailed": "errors",
     "RunCancelled": "errors",
@@ -69,6 +77,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Debounce",
     "cancelled",
     "shutting_down",
+    "idempotency_key",
     "Event",
     "Run",
     "StepRecord",
@@ -82,6 +91,8 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Clock",
     "SystemClock",
     "ManualClock",
+    "Network",
+    "is_network_failure",
     "DurablyError",
     "InvalidInput",
     "NotFound",
@@ -90,6 +101,11 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Fatal",
     "SignalTimeout",
     "OffloadFailed",
+    "NetworkError",
+    "Offline",
+    "Unreachable",
+    "CrossOriginRefused",
+    "MixedContent",
     "StepFailed",
     "RunFailed",
     "RunCancelled",
@@ -107,19 +123,23 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
 if TYPE_CHECKING:
     from durably_web.clock import Clock, ManualClock, SystemClock
     from durably_web.codec import Codec, JsonCodec
-    from durably_web.context import cancelled, shutting_down
+    from durably_web.context import cancelled, idempotency_key, shutting_down
     from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (
         Conflict,
+        CrossOriginRefused,
         DecryptionFailed,
         DurablyError,
         Fatal,
         InvalidInput,
         LeaseLost,
+        MixedContent,
+        NetworkError,
         NotADatabase,
         NotFound,
         NotSerializable,
+        Offline,
         OffloadFailed,
         RunCancelled,
         RunFailed,
@@ -131,10 +151,12 @@ if TYPE_CHECKING:
         StoreError,
         StoreNotDurable,
         StoreUnavailable,
+        Unreachable,
     )
     from durably_web.events import Event
     from durably_web.handle import RunHandle
     from durably_web.jobs import Job, job
+    from durably_web.network import Network, is_network_failure
     from durably_web.records import FailedAttempt, LogEntry, Progress, Run, Stats, StepRecord
     from durably_web.retry import Debounce, RateLimit, Retry
     from durably_web.steps import Step

@@ -16,11 +16,13 @@ from durably_web.backends.opfs import OpfsExecutor
 from durably_web.codec import Codec
 from durably_web.engine import Durably
 from durably_web.events import EVENT_TYPES, Event
-from durably_web.files import load_jobs, patch_network_when_imported
+from durably_web.fetches import BrowserNetwork, patch_when_imported
+from durably_web.files import load_jobs
 from durably_web.running import Running
 
 _engine: Durably | None = None
 _unsubscribe: list[Callable[[], None]] = []
+_network = BrowserNetwork()
 
 
 async def start(options: str) -> str:
@@ -30,10 +32,12 @@ async def start(options: str) -> str:
     """
     global _engine
     settings = json.loads(options)
-    patch_network_when_imported(settings["http_wheel"])
+    patch_when_imported(settings["http_wheel"])
     try:
         jobs = load_jobs(settings["jobs"])
-        engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=_codec([bytes(key) for key in settings["keys"]]))
+        _network.tell(settings["online"])
+        codec = _codec([bytes(key) for key in settings["keys"]])
+        engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=codec, network=_network)
         _tell_of(engine, settings["events"])
         _tell_of_runs(engine)
         if settings["orphaned"]:
@@ -76,6 +80,11 @@ def listen(events: str) -> None:
     """
     assert _engine is not None, "the worker listens only after start() has returned"
     _tell_of(_engine, json.loads(events))
+
+
+def hear_of_network(online: bool) -> None:
+    """The browser says that there is a network, or none. Not before `start()` has returned."""
+    _network.tell(online)
 
 
 def _tell_of(engine: Durably, types: list[str]) -> None:

@@ -5,7 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from durably_web.errors import InvalidInput
+
 current_step: ContextVar[str | None] = ContextVar("durably_current_step", default=None)
+
+current_run: ContextVar[str | None] = ContextVar("durably_current_run", default=None)
+
+given_key: ContextVar[str | None] = ContextVar("durably_given_key", default=None)
+"""Where a function was offloaded to, the key of the step that called it."""
+
+# The least that servers are known to take.
+_LONGEST_KEY = 255
+
+
+def idempotency_key() -> str:
+    """A text for a server that does what it is asked once for each such text, as with the header `Idempotency-Key`.
+
+    It is made of the run's id and the step's name: the same in each attempt and each execution of the step, also after
+    `retry` of the run, and never that of another step or run. At most 255 characters of `A-Z a-z 0-9 - . _ ~ / %`.
+    Raises `InvalidInput` outside of a step's function.
+    """
+    key = given_key.get() or key_of(current_run.get(), current_step.get())
+    if key is None:
+        raise InvalidInput("idempotency_key() is asked in a step's function: outside of one there is no step to name")
+    return key
+
+
+def key_of(run_id: str | None, step: str | None) -> str | None:
+    if run_id is None or step is None:
+        return None
+    name = "".join([one if one.isascii() and (one.isalnum() or one in "-._~") else _escaped(one) for one in step])
+    if len(run_id) + 1 + len(name) > _LONGEST_KEY:
+        # Not at the top: in a browser it is dear, and such names are rare.
+        import hashlib
+
+        name = f"sha256-{hashlib.sha256(step.encode()).hexdigest()}"
+    return f"{run_id}/{name}"
+
+
+def _escaped(one: str) -> str:
+    return "".join([f"%{byte:02X}" for byte in one.encode()])
+
 
 ended: ContextVar[Callable[[], bool] | None] = ContextVar("durably_ended", default=None)
 """Tells whether the result of what runs in this context is not wanted any more."""

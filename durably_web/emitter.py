@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 
 from durably_web.events import EVENT_TYPES, Event
+from durably_web.failures import describe
 from durably_web.records import instant
 
 Listener = Callable[[Event], Awaitable[None] | None]
@@ -60,7 +61,7 @@ class Emitter:
                 run_id,
                 None,
                 {},
-                error=f"{type(error).__name__}: {error}",
+                error=describe(error),
                 context=context,
             )
         )

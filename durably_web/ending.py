@@ -10,6 +10,7 @@ from durably_web import codec, failures
 from durably_web.errors import LeaseLost, NotSerializable, StoreError
 from durably_web.journal import Awaited, Draft
 from durably_web.retry import Retry
+from durably_web.store import operations
 from durably_web.store.changes import RUNNABLE
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ async def fail(execution: Execution, error: BaseException) -> Ending:
             again, error, text = False, own, failures.describe(own)
         if again:
             return await _retry(execution, text, retry, attempt)
-    detail = {"error": text, "traceback": "".join(traceback.format_exception(error))}
+    # Not at the top: most runs do not fail.
+    from durably_web.redaction import redacted_trace
+
+    detail = {"error": text, "traceback": redacted_trace(traceback.format_exception(error))}
     await _finish(execution, "failed", None, text, _entry(execution, "run:fail", detail, execution.step_of(error)))
     return "failed"
 
@@ -58,8 +62,12 @@ async def give_back(execution: Execution, awaited: Awaited | None) -> Ending:
     """Give the lease back: until something of `awaited` comes, or for whoever claims the run next."""
     if awaited is not None:
         until = execution.by_deadline(awaited.until)
-        last = _entry(execution, "run:waiting", {"until": until})
-        await execution.journal.suspend(awaited._replace(until=until), last)
+        network = execution.environment.network
+        detail = {"until": until} if awaited.network is None else {"until": until, "network": True}
+        await execution.journal.suspend(awaited._replace(until=until), _entry(execution, "run:waiting", detail))
+        if awaited.network is not None and awaited.network != network.returns:
+            # It came back while that was on its way, and found no run to wake.
+            await execution.environment.store.write(operations.wake_for_network())
         # The worker reckons anew when the next run is due.
         execution.environment.store.changes.notify(RUNNABLE)
     else:

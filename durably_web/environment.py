@@ -11,6 +11,7 @@ from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
 from durably_web.errors import NotFound
 from durably_web.jobs import Job
+from durably_web.network import Network
 from durably_web.store import operations
 from durably_web.store.store import Store
 
@@ -44,7 +45,7 @@ class Hooks:
 
 class Environment(NamedTuple):
     """Everything that code outside of this package decides comes in here: the engine reads no other clock, makes no
-    other id, and draws from no other source of randomness. Durations are seconds."""
+    other id, draws from no other source of randomness, and knows of no other network. Durations are seconds."""
 
     store: Store
     clock: Clock
@@ -57,6 +58,7 @@ class Environment(NamedTuple):
     preserve_steps: bool
     hooks: Hooks
     shutdown: Shutdown
+    network: Network
 
     def origin(self) -> str | None:
         """What is to be kept with a run that is asked for now."""

@@ -8,6 +8,11 @@
     ├── Fatal               raised by a job: no policy tries it again
     ├── SignalTimeout       no signal came in time
     ├── OffloadFailed       the process or worker of an offloaded step died
+    ├── NetworkError        a request got no answer
+    │   ├── Offline             there is no network
+    │   ├── Unreachable         the server gives no answer
+    │   ├── CrossOriginRefused  the server does not let this site read its answers (CORS)
+    │   └── MixedContent        a page of https may not ask over http
     ├── StepFailed          a stored failure whose own class cannot be found any more
     ├── RunFailed           seen when waiting for a run that failed
     ├── RunCancelled        seen when waiting for a run that was cancelled
@@ -66,6 +71,35 @@ class SignalTimeout(DurablyError, TimeoutError):
 
 class OffloadFailed(DurablyError):
     """The process or worker that executed an offloaded step died, or could not be started."""
+
+
+class NetworkError(DurablyError, ConnectionError):
+    """A request got no answer.
+
+    In a browser, that is what `pyfetch` and `fetch` fail with; `requests` and `urllib` raise their own errors there
+    too, with one of these as the cause. `url` is that of the request, without user, query and fragment. In `retry_on`
+    and `give_up_on` of a `Retry` this class stands for what any library raises for that reason.
+    """
+
+    def __init__(self, message: str | None = None, *, url: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class Offline(NetworkError):
+    """There is no network."""
+
+
+class Unreachable(NetworkError):
+    """The server gives no answer."""
+
+
+class CrossOriginRefused(NetworkError):
+    """The server does not let this site read its answers (CORS)."""
+
+
+class MixedContent(NetworkError):
+    """A page of https may not ask over http."""
 
 
 class StepFailed(DurablyError):

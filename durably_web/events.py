@@ -2,8 +2,9 @@
 
 An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
 `step:start` and `run:lease-renewed`, which would cost a write each; `run:pause` and `run:resume`, which change no
-run's course; `step:cancel`, whose run is not its worker's any more; `worker:error`, which may have no run; and
-`worker:shutdown`, which tells that the engine is about to stop.
+run's course; `step:cancel`, whose run is not its worker's any more; `worker:error`, which may have no run;
+`worker:shutdown`, which tells that the engine is about to stop; and `network:offline` and `network:online`, which tell
+what the engine hears of the network.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ EventType = Literal[
     "log:write",
     "worker:error",
     "worker:shutdown",
+    "network:offline",
+    "network:online",
 ]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 
@@ -97,13 +100,14 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "run:trigger": (("input", "input"),),
     "run:leased": (("worker_id", "leaseOwner"), ("attempt", "attempt")),
     "run:lease-renewed": (("worker_id", "leaseOwner"),),
+    "run:waiting": (("waits_for", "waitsFor"),),
     "run:coalesced": (("input", "input"),),
     "run:retry": (("error", "error"), ("attempt", "attempt")),
     "run:complete": (("output", "output"),),
     "run:fail": (("error", "error"), ("step_name", "failedStepName")),
     "step:start": (("step_name", "stepName"),),
     "step:complete": (("step_name", "stepName"), ("output", "output")),
-    "step:wait": (("step_name", "stepName"), ("waits_for", "waitsFor")),
+    "step:wait": (("step_name", "stepName"), ("waits_for", "waitsFor"), ("error", "error")),
     "step:retry": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:fail": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:cancel": (("step_name", "stepName"),),

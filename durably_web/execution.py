@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from durably_web import calls, codec, failures, shapes, trying
 from durably_web.arguments import check_step_name
-from durably_web.context import current_step, ended, shutdown
+from durably_web.context import current_run, current_step, ended, shutdown
 from durably_web.ending import Ending, complete, fail, fail_for, give_back, output_text, try_to_store
 from durably_web.environment import Environment
 from durably_web.errors import (
@@ -106,6 +106,7 @@ class Execution:
         task = self._task = asyncio.current_task()
         assert task is not None
         ended.set(self._has_ended)
+        current_run.set(self.lease.run_id)
         shutdown.set(self.environment.shutdown.is_near)
         try:
             # It may have been ended before it began.

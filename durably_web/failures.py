@@ -17,13 +17,16 @@ def describe(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """An exception's message as the store can keep it, whatever it is made of."""
+    """An exception's message as the store may keep it, whatever it is made of: texts of HTTP libraries have secrets."""
+    # Not at the top: its patterns take a millisecond, and most starts see no failure.
+    from durably_web.redaction import redacted
+
     try:
         message = str(error)
     except Exception:
         return ""
     # Such as the name of a file that is not UTF-8.
-    return message.encode("utf-8", "backslashreplace").decode()
+    return redacted(message.encode("utf-8", "backslashreplace").decode())
 
 
 def dump(error: BaseException) -> dict[str, Any]:

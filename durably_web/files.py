@@ -1,4 +1,4 @@
-"""The job files of a browser's Python, and the network as they know it."""
+"""The job files of a browser's Python."""
 
 from __future__ import annotations
 
@@ -66,59 +66,3 @@ def _where(error: Exception, name: str) -> str:
 
 def _what(error: Exception) -> str:
     return error.msg if isinstance(error, SyntaxError) else str(error)
-
-
-_PATCHES = {"urllib.request": "patch_urllib", "requests": "patch_requests"}
-
-
-class _PatchAfterImport:
-    """Makes blocking HTTP work when a job first imports a library that uses it, and costs nothing before.
-
-    A browser has no sockets; pyodide_http routes these libraries through XMLHttpRequest.
-    """
-
-    def __init__(self, wheel: str) -> None:
-        self.wheel = wheel
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in _PATCHES:
-            return None
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            if finder is self or find is None:
-                continue
-            spec = find(name, path, target)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _Patching(spec.loader, self.wheel, _PATCHES[name])
-                return spec
-        return None
-
-
-class _Patching:
-    """A loader that patches once the module it loads is complete."""
-
-    def __init__(self, loader: Any, wheel: str, patch: str) -> None:
-        self.loader = loader
-        self.wheel = wheel
-        self.patch = patch
-
-    def create_module(self, spec: Any) -> Any:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        self.loader.exec_module(module)
-        # The import system does this only after us, and the patch looks the module up by its full name.
-        parent, _, child = module.__name__.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], child, module)
-        if self.wheel not in sys.path:
-            sys.path.append(self.wheel)
-        getattr(importlib.import_module("pyodide_http"), self.patch)()
-
-    def __getattr__(self, name: str) -> Any:
-        # Whatever else is asked of a loader: its sources, its files.
-        return getattr(self.loader, name)
-
-
-def patch_network_when_imported(wheel: str) -> None:
-    sys.meta_path.insert(0, _PatchAfterImport(wheel))

@@ -49,7 +49,11 @@ class History:
         if entry.type == "run:retry":
             self.outcomes = {name: stored for name, stored in self.outcomes.items() if stored.type == "step:complete"}
             self.tries.clear()
-            self.waits = {name: begun._replace(retried=True) for name, begun in self.waits.items()}
+            self.waits = {
+                name: begun._replace(retried=True)
+                for name, begun in self.waits.items()
+                if "network" not in begun.detail
+            }
             # Those of a policy say which one they are; a user's request begins anew, and with it the time in which
             # a signal must come. What sleeps, sleeps until the same instant.
             self.run_tries = 0 if entry.data is None else codec.decode(entry.data)["attempt"]
@@ -63,5 +67,6 @@ class History:
         elif entry.type == "step:retry":
             detail = codec.decode(entry.data or "{}")
             self.tries[key] = Tries(detail["attempt"], detail["until"])
+            self.waits.pop(key, None)
         elif entry.type == "step:wait":
             self.waits[key] = Begun(codec.decode(entry.data or "{}"), entry.created_at)

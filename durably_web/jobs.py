@@ -47,6 +47,8 @@ class Options(NamedTuple):
         for name, kind in (("retry", Retry), ("rate_limit", RateLimit)):
             if not isinstance(getattr(self, name), kind | None):
                 raise ValueError(f"{name} is a {kind.__name__}, not {getattr(self, name)!r}")
+        if self.retry is not None and self.retry.when_offline != "count":
+            raise ValueError("when_offline='wait' is for a step: pass that policy to step.run or step.map")
 
 
 _DEFAULT = Options()

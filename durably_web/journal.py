@@ -26,7 +26,8 @@ Effects = Callable[[int], tuple[Any, ...]]
 
 
 class Awaited(NamedTuple):
-    """What a run waits for: an instant in milliseconds, signals by name and deadline, runs by id.
+    """What a run waits for: an instant in milliseconds, signals by name and deadline, runs by id, and the network: how
+    often that had come back when the wait began.
 
     The first that comes wakes it.
     """
@@ -34,6 +35,7 @@ class Awaited(NamedTuple):
     until: int | None
     signals: tuple[tuple[str, int | None], ...] = ()
     children: tuple[str, ...] = ()
+    network: int | None = None
 
 
 class Draft:
@@ -181,7 +183,13 @@ class RunJournal:
         def build() -> Operation[bool]:
             drafts, entries, progress = self._take(last)
             operation = operations.suspend_run(
-                *self._fence, entries, progress, awaited.until, awaited.signals, awaited.children
+                *self._fence,
+                entries,
+                progress,
+                awaited.until,
+                awaited.signals,
+                awaited.children,
+                awaited.network is not None,
             )
             return operation.then(lambda seqs: self._stored(drafts, entries, seqs))
 

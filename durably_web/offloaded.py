@@ -1,7 +1,8 @@
 """What runs in the process, or in the browser's worker, of an offloaded function: reading a call, making it, answering.
 
-A call is the place of a function as JSON, then its arguments, pickled. An answer is a pickled pair: `"result"` and the
-result; `"error"` and what `dump` gives; or `"ended"` and what was raised, where a function meant to end its process.
+A call is the place of a function and the key of its step as JSON, then its arguments, pickled. An answer is a pickled
+pair: `"result"` and the result; `"error"` and what `dump` gives; or `"ended"` and what was raised, where a function
+meant to end its process.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from durably_web import failures
+from durably_web.context import given_key
 from durably_web.errors import NotSerializable
 from durably_web.pickling import Buffer, Foreign, pack, unpack
+from durably_web.redaction import redacted_trace
 
 Part = Callable[[Buffer], Any]
 
@@ -27,7 +30,8 @@ def call(parts: Sequence[bytes | Foreign]) -> Any:
     """Call what is asked for. Gives an awaitable when the function is async."""
     rest: Iterator[bytes | Foreign] = iter(parts)
     head = next(rest)
-    module, name, file = json.loads(head if isinstance(head, bytes) else head.to_bytes())
+    module, name, file, key = json.loads(head if isinstance(head, bytes) else head.to_bytes())
+    given_key.set(key)
     # Before the arguments: they may be of classes that it has.
     fn: Any = _import(module, file)
     for attribute in name.split("."):
@@ -61,7 +65,7 @@ def dump(error: Exception) -> dict[str, Any]:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and _is_around(trace):
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    text = redacted_trace(traceback.format_exception(type(error), error, trace))
     return {**failures.dump(error), "pickled": pickled, "traceback": text}
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from durably_web import calls, failures
 from durably_web.clock import Clock
+from durably_web.context import current_run, current_step, key_of
 from durably_web.errors import InvalidInput, NotSerializable, OffloadFailed
 from durably_web.pickling import Buffer, Foreign, pack, unpack
 
@@ -116,7 +117,10 @@ class Offloader:
         """
         place = place_of(fn, what)
         try:
-            parts = [self._pool.part(json.dumps(place).encode()), *pack(args, self._pool.part)]
+            parts = [
+                self._pool.part(json.dumps([*place, key_of(current_run.get(), current_step.get())]).encode()),
+                *pack(args, self._pool.part),
+            ]
         except Exception as error:
             raise InvalidInput(f"the arguments of {what} cannot be pickled: {failures.describe(error)}") from error
         async with self._free:

@@ -9,7 +9,7 @@ from typing import Any
 from js import Array
 from pyodide.ffi import to_js
 
-from durably_web import files, offloaded
+from durably_web import fetches, files, offloaded
 from durably_web.pickling import Buffer, Foreign
 
 
@@ -52,7 +52,7 @@ class Part:
 def prepare(settings: str) -> None:
     """Put the job files and the network where functions find them; they are imported by the first call."""
     given = json.loads(settings)
-    files.patch_network_when_imported(given["http_wheel"])
+    fetches.patch_when_imported(given["http_wheel"])
     files.write_files(given["jobs"])
 
 
@@ -62,6 +62,8 @@ async def answer(call: Any) -> Any:
         value = offloaded.call(parts_of(call))
         if hasattr(value, "__await__"):
             value = await value
+    except Exception as error:
+        return array_of(offloaded.failure(await fetches.explained(error), to_part))
     except BaseException as error:
         return array_of(offloaded.failure(error, to_part))
     return array_of(offloaded.result(value, to_part))

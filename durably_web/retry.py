@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from durably_web.arguments import Duration, seconds_of
-from durably_web.errors import Fatal, NotSerializable
+from durably_web.errors import Fatal, NetworkError, NotSerializable
+from durably_web.network import is_network_failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +20,11 @@ class Retry:
     and at most `max_delay`, in seconds or as `timedelta`; `jitter` takes a random part of up to half of it away, so
     that many that failed together do not come back together. Tried again is what is of one of the classes `retry_on`,
     of none of `give_up_on`, and what `should_retry`, where it is given, answers with true. `Fatal` never is,
-    nor what cannot be stored.
+    nor what cannot be stored. In `retry_on` and `give_up_on`, `NetworkError` stands for what any library raises when a
+    request gets no answer.
+
+    With `when_offline="wait"` an attempt that fails because there is no network is not counted: the step waits until
+    there is one again, and while there is known to be none, no attempt is begun. It is for steps, not for jobs.
 
     Raises `ValueError` for what cannot be.
     """
@@ -31,6 +37,7 @@ class Retry:
     retry_on: tuple[type[Exception], ...] = (Exception,)
     give_up_on: tuple[type[Exception], ...] = ()
     should_retry: Callable[[Exception], bool] | None = None
+    when_offline: Literal["wait", "count"] = "count"
 
     def __post_init__(self) -> None:
         if type(self.max_attempts) is not int or self.max_attempts < 1:
@@ -48,13 +55,18 @@ class Retry:
             object.__setattr__(self, name, kinds)
         if self.should_retry is not None and not callable(self.should_retry):
             raise ValueError(f"should_retry is a function of an exception, not {self.should_retry!r}")
+        if self.when_offline not in ("wait", "count"):
+            raise ValueError(f"when_offline is 'wait' or 'count', not {self.when_offline!r}")
 
     def covers(self, error: Exception, attempt: int) -> bool:
         """Whether there is another try after the `attempt`-th, which raised `error`."""
+        return attempt < self.max_attempts and self.wants(error)
+
+    def wants(self, error: Exception) -> bool:
+        """Whether what raised `error` is to be tried again, if there were attempts left."""
         return (
-            attempt < self.max_attempts
-            and isinstance(error, self.retry_on)
-            and not isinstance(error, (*self.give_up_on, Fatal, NotSerializable))
+            _is_of(error, self.retry_on)
+            and not _is_of(error, (*self.give_up_on, Fatal, NotSerializable))
             and (self.should_retry is None or bool(self.should_retry(error)))
         )
 
@@ -66,6 +78,10 @@ class Retry:
         except OverflowError:
             delay = longest if first else 0
         return delay * (0.5 + random() / 2) if self.jitter else delay
+
+
+def _is_of(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
+    return isinstance(error, kinds) or (NetworkError in kinds and is_network_failure(error))
 
 
 @dataclass(frozen=True, slots=True)

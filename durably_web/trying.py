@@ -14,13 +14,15 @@ from durably_web.retry import Retry
 
 if TYPE_CHECKING:
     from durably_web.execution import Execution
+    from durably_web.offline import Watch
 
 
 class TryAgain(Exception):
-    """A try failed, and another one follows at `until`, in milliseconds."""
+    """A try failed, and another one follows at `until`, in milliseconds; without a network it does not count."""
 
-    def __init__(self, until: int) -> None:
+    def __init__(self, until: int, counts: bool = True) -> None:
         self.until = until
+        self.counts = counts
 
 
 async def until_done(
@@ -34,6 +36,12 @@ async def until_done(
 ) -> Any:
     """The result of `fn(*args)`, tried as often as `retry` asks for. Goes on where an earlier execution was."""
     attempt = 1
+    watch = None
+    if retry is not None and retry.when_offline == "wait":
+        # Not at the top: few steps need it, and in a browser each module costs a millisecond at the start.
+        from durably_web.offline import Watch
+
+        watch = Watch(execution, key, retry)
     tries = execution.history.tries.get(key)
     with execution.waits.branch():
         if tries is not None:
@@ -41,11 +49,17 @@ async def until_done(
             await execution.until(tries.until)
         while True:
             try:
-                return await once(execution, key, fn, args, attempt, retry, timeout, offload)
+                if watch is None:
+                    return await once(execution, key, fn, args, attempt, retry, timeout, offload)
+                await watch.online()
+                return await once(execution, key, fn, args, attempt, retry, timeout, offload, watch)
             except TryAgain as again:
-                until = again.until
-            attempt += 1
-            await execution.until(until)
+                until, counts = again.until, again.counts
+            if counts:
+                attempt += 1
+                await execution.until(until)
+            elif watch is not None:
+                await watch.back(until)
 
 
 async def once(
@@ -57,6 +71,7 @@ async def once(
     retry: Retry | None = None,
     timeout: float | None = None,
     offload: bool = False,
+    watch: Watch | None = None,
 ) -> Any:
     """The result of `fn(*args)`, stored. Raises its exception, stored too, or `TryAgain`."""
     started_at = execution.begin_at_once()
@@ -83,16 +98,25 @@ async def once(
             raise error from None
         except Exception as error:
             execution.check_storing()
+            explained = await execution.environment.network.explained(error)
+            execution.check_storing()
             if retry is not None:
                 try:
-                    again = retry.covers(error, attempt)
+                    again, waits = retry.covers(explained, attempt), watch is not None and retry.wants(explained)
                 except Exception as own:
                     # The policy's.
                     await execution.store_failure(key, own, started_at, attempt)
                     raise
+                if waits and watch is not None and await watch.is_missing(explained):
+                    execution.check_storing()
+                    raise TryAgain(await watch.store(explained, started_at), counts=False) from error
                 if again:
-                    raise await _store_try(execution, key, error, started_at, attempt, retry) from error
-            await execution.store_failure(key, error, started_at, attempt)
+                    if watch is not None:
+                        watch.counted()
+                    raise await _store_try(execution, key, explained, started_at, attempt, retry) from error
+            await execution.store_failure(key, explained, started_at, attempt)
+            if explained is not error:
+                raise explained from error
             raise
         execution.check_storing()
         await execution.append(Draft("step:complete", key, text, value, started_at, clock.now()))

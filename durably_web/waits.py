@@ -19,19 +19,28 @@ QUIET_TURNS = 16
 _LONGEST_TIMER = 86_400.0
 
 WAITS = "waits"
-"""Topic: something came that a run may wait for: a signal, or the end of another run."""
+"""Topic: something came that a run may wait for: a signal, the end of another run, or the network."""
 
 
 class Wait:
-    """One branch: until an instant in milliseconds, for a signal, or for the end of a child."""
+    """One branch: until an instant in milliseconds, for a signal, for the end of a child, or for the network: the
+    number is how often that had come back."""
 
-    __slots__ = ("child", "future", "signal", "until")
+    __slots__ = ("child", "future", "network", "signal", "until")
 
-    def __init__(self, until: int | None, signal: str | None = None, child: str | None = None) -> None:
+    def __init__(
+        self, until: int | None, signal: str | None = None, child: str | None = None, network: int | None = None
+    ) -> None:
         self.until = until
         self.signal = signal
         self.child = child
+        self.network = network
         self.future: asyncio.Future[None] | None = None
+
+    @property
+    def comes(self) -> bool:
+        """Whether something is awaited that does not come by time alone."""
+        return self.signal is not None or self.child is not None or self.network is not None
 
     def wake(self) -> None:
         if self.future is not None and not self.future.done():
@@ -133,18 +142,19 @@ class Waits:
             min((wait.until for wait in self._waiting if wait.until is not None), default=None),
             tuple([(wait.signal, wait.until) for wait in self._waiting if wait.signal is not None]),
             tuple(sorted({wait.child for wait in self._waiting if wait.child is not None})),
+            min((wait.network for wait in self._waiting if wait.network is not None), default=None),
         )
 
     def _watch(self) -> None:
         """While other branches execute, look out for what does not come by time."""
-        if self._watching is None and any(wait.signal or wait.child for wait in self._waiting):
+        if self._watching is None and any(wait.comes for wait in self._waiting):
             self._watching = asyncio.get_running_loop().create_task(self._keep_watch())
 
     async def _keep_watch(self) -> None:
-        while any(wait.signal or wait.child for wait in self._waiting):
+        while any(wait.comes for wait in self._waiting):
             mark = self._changes.mark(WAITS)
             for wait in self._waiting:
-                if wait.signal or wait.child:
+                if wait.comes:
                     wait.wake()
             await self._changes.wait(WAITS, self._polling_interval, mark)
         self._watching = None

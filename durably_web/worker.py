@@ -6,19 +6,20 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
 from durably_web.errors import LeaseLost, RunInterrupted
-from durably_web.events import Event
+from durably_web.events import Event, EventType
 from durably_web.execution import Execution
 from durably_web.records import instant
 from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, RUNNABLE
 from durably_web.store.rows import Lease, entry_event
+from durably_web.waits import WAITS
 
 RECOVERY = "recovery"
 """Topic: there is a reason to try again at once what failed."""
@@ -51,6 +52,9 @@ class Worker:
         self._loop: asyncio.Task[None] | None = None
         self._heartbeat: Timer | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._network = environment.network
+        self._online = environment.network.online
+        self._deaf: Callable[[], None] | None = None
         # Counted, so that what began before a stop knows that it is meant.
         self._stops = 0
         self._paused = False
@@ -68,6 +72,8 @@ class Worker:
         if self._loop is None:
             stops = self._stops
             await self._enter()
+            if self._network.online:
+                await self._wake_for_network()
             if stops == self._stops:
                 self._loop = asyncio.get_running_loop().create_task(self._work(stops))
                 self._beat_later()
@@ -88,6 +94,9 @@ class Worker:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             self._heartbeat = None
+        if self._deaf is not None:
+            self._deaf()
+            self._deaf = None
         while self._background:
             await asyncio.wait(self._background)
 
@@ -264,6 +273,8 @@ class Worker:
 
     async def _enter(self) -> None:
         self._store.announce(self.worker_id)
+        if self._deaf is None:
+            self._deaf = self._network.listen(self._hear_of_network)
         await self._free_the_dead()
 
     async def _free_the_dead(self) -> None:
@@ -275,15 +286,42 @@ class Worker:
         # Whoever dies from now on has another story.
         self._blamed = None
 
+    # -- the network -------------------------------------------------------------------------------------
+
+    def _hear_of_network(self) -> None:
+        online = self._network.online
+        if online != self._online:
+            self._online = online
+            type_: EventType = "network:online" if online else "network:offline"
+            if self._emitter.hears(type_):
+                self._emitter.emit(Event(type_, None, None, instant(self._clock.now()), None, None, {}))
+        if online:
+            self._store.changes.notify(WAITS)
+            self._in_background(self._wake_for_network)
+
+    async def _wake_for_network(self) -> None:
+        """Let the runs go on that wait for the network. Where that fails, they look for themselves after a while."""
+        try:
+            await self._store.write(operations.wake_for_network())
+        except Exception as error:
+            self._emitter.error(error, "waking runs that wait for the network")
+        else:
+            self._store.changes.notify(RUNNABLE)
+
+    def _in_background(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- heartbeats --------------------------------------------------------------------------------------
+
     def _beat_later(self) -> None:
         if self._heartbeat is None:
             self._heartbeat = self._clock.call_later(self._heartbeat_interval, self._start_beat)
 
     def _start_beat(self) -> None:
         self._heartbeat = None
-        task = asyncio.get_running_loop().create_task(self._beat())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._in_background(self._beat)
 
     async def _beat(self) -> None:
         try:

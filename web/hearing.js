@@ -49,6 +49,8 @@ export const EVENT_TYPES = [
   "log:write",
   "worker:error",
   "worker:shutdown",
+  "network:offline",
+  "network:online",
 ];
 
 // Live events come out of order by those at most that one request changed, or one turn of the engine's event loop stored together.

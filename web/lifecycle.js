@@ -1,8 +1,24 @@
 /**
- * What the browser does to a page that nobody looks at: it is left, kept for the way back, or frozen.
+ * What the browser does to a page that nobody looks at: it is left, kept for the way back, or frozen; and what it tells of the network.
  *
  * @module
  */
+
+/**
+ * What the browser says of the network: now, and at each change.
+ *
+ * @param {(online: boolean) => void} listener
+ * @returns {() => void} ends the listening
+ */
+export function onNetwork(listener) {
+  if (typeof window === "undefined") return () => {};
+  const listening = new AbortController();
+  const { signal } = listening;
+  addEventListener("online", () => listener(true), { signal });
+  addEventListener("offline", () => listener(false), { signal });
+  listener(navigator.onLine);
+  return () => listening.abort();
+}
 
 /**
  * @param {object} listeners

@@ -9,7 +9,7 @@
 
 import { DurablyError, errorOf } from "./failures.js";
 import { endOfLifeline } from "./leader.js";
-import { onLifecycle } from "./lifecycle.js";
+import { onLifecycle, onNetwork } from "./lifecycle.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { Requests } from "./requests.js";
 import { LeadersPage } from "./tabs.js";
@@ -68,6 +68,7 @@ export class Link {
   /** @type {LeadersPage | undefined} */
   #leadersPage;
   #endLifecycle;
+  #endNetwork = () => {};
   #followers = 0;
   /** @type {string | null} the run whose code ran last */
   #running = null;
@@ -180,6 +181,8 @@ export class Link {
       else console.error("durably-web worker:", reason);
     });
     this.#send({ type: "listen", events: this.#events });
+    this.#endNetwork();
+    this.#endNetwork = onNetwork((online) => this.#send({ type: "network", online }));
     this.#send({ type: "boot", protocol: PROTOCOL_VERSION, options: this.#boot, aftermath });
   }
 
@@ -315,6 +318,7 @@ export class Link {
   #end(status, error) {
     this.#disconnect();
     this.#endLifecycle();
+    this.#endNetwork();
     this.#worker = undefined;
     this.#status = status;
     this.#started.reject(error);

@@ -6,6 +6,7 @@
 
 import { failureOf } from "./failures.js";
 import { holdLifeline } from "./leader.js";
+import { watchNetwork } from "./network.js";
 import { bootPython, startOffloaded } from "./python.js";
 
 /** @typedef {import("./offload.js").FromOffload} FromOffload */
@@ -38,6 +39,7 @@ async function run(call) {
   tell({ type: "answer", parts }, parts.map((part) => part.buffer));
 }
 
+watchNetwork();
 addEventListener("message", ({ data }) => {
   const message = /** @type {ToOffload} */ (data);
   const work = message.type === "boot" ? boot(message) : run(message.parts);

@@ -62,6 +62,7 @@ export const PROTOCOL_VERSION = 3;
 /**
  * @typedef {FromClient
  *   | {type: "boot", protocol: number, options: BootOptions, aftermath: Aftermath}
+ *   | {type: "network", online: boolean}
  *   | {type: "ping"}
  *   | {type: "shutdown", reason: ShutdownReason}} ToWorker
  */

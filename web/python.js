@@ -6,6 +6,7 @@
 
 import { DurablyError, errorOf, failureOf } from "./failures.js";
 import { fetchBytes, fetchJson, fetchText } from "./files.js";
+import { bridge as networkBridge, isOnline } from "./network.js";
 
 /** @typedef {import("pyodide").PyodideInterface} Pyodide */
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
@@ -34,6 +35,7 @@ import { fetchBytes, fetchJson, fetchText } from "./files.js";
  * @property {(request: string) => Promise<string>} handle
  * @property {(request: string, receivedAt: number) => Promise<string>} admit  takes a request over from the inbox
  * @property {() => Promise<string>} begin  executes runs from now on; `{}`, or `{"error": {"name", "message"}}`
+ * @property {(online: boolean) => void} hear_of_network
  * @property {(reason: string) => Promise<void>} stop  finishes current steps; the jobs hear the reason
  */
 
@@ -91,6 +93,7 @@ export async function bootPython({ pyodide: indexURL, requirements }, downloads,
   pyodide.unpackArchive(wheel, "wheel");
   // Stays packed: few jobs need it, and those import it from the archive.
   pyodide.FS.writeFile(HTTP_WHEEL, http);
+  pyodide.registerJsModule("durably_network", networkBridge);
   if (requirements.length > 0) {
     onPhase("requirements");
     await install(pyodide, micropip, requirements);
@@ -116,13 +119,14 @@ export async function startEngine(pyodide, bridge, { sources, encryptionKeys, ev
     http_wheel: HTTP_WHEEL,
     keys: encryptionKeys.map((key) => [...key]),
     events,
+    online: isOnline(),
     ...aftermath,
   });
   const outcome = JSON.parse(await browser.start(settings));
   if (outcome.error) throw errorOf(outcome.error);
   // Taken out once: every look at an attribute makes a proxy that somebody has to free.
-  const { listen, handle, admit, begin, stop } = browser;
-  return { listen, handle, admit, begin, stop };
+  const { listen, handle, admit, begin, hear_of_network, stop } = browser;
+  return { listen, handle, admit, begin, hear_of_network, stop };
 }
 
 /**

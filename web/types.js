@@ -152,7 +152,7 @@
  * @property {number} attempt  The try that gave the outcome, or that comes next.
  * @property {{attempt: number, error: string, startedAt: string, failedAt: string}[]} attempts  Those that failed.
  * @property {string | null} until  When a step that waits goes on by time.
- * @property {string | null} waitsFor  `"signal approval"` or `"run 01…"`, for a step that waits for more than time.
+ * @property {string | null} waitsFor  `"signal approval"`, `"run 01…"` or `"network"`, for a step that waits for more than time.
  * @property {string} startedAt
  * @property {string | null} completedAt
  */
@@ -200,7 +200,7 @@
  *   ["run:coalesced"]: {input: any},
  *   ["run:leased"]: {leaseOwner: string, attempt: number},
  *   ["run:lease-renewed"]: {leaseOwner: string},
- *   ["run:waiting"]: {until?: string},
+ *   ["run:waiting"]: {until?: string, waitsFor: string | null},
  *   ["run:pause"]: {},
  *   ["run:resume"]: {},
  *   ["run:progress"]: {progress: Progress},
@@ -210,7 +210,7 @@
  *   ["run:cancel"]: {},
  *   ["run:delete"]: {},
  *   ["step:start"]: {stepName: string},
- *   ["step:wait"]: {stepName: string, until?: string, waitsFor: string | null},
+ *   ["step:wait"]: {stepName: string, until?: string, waitsFor: string | null, error: string | null},
  *   ["step:retry"]: {stepName: string, error: string, attempt: number, until?: string},
  *   ["step:complete"]: {stepName: string, output: any, duration?: number},
  *   ["step:fail"]: {stepName: string, error: string, attempt: number, duration?: number},
@@ -218,6 +218,8 @@
  *   ["log:write"]: {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
  *   ["worker:error"]: {error: string, context: string},
  *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide"},
+ *   ["network:offline"]: {},
+ *   ["network:online"]: {},
  * }} EventDetails
  */
 

@@ -9,6 +9,7 @@ import { Desk } from "./desk.js";
 import { Early } from "./early.js";
 import { DurablyError, errorOf, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
+import { hear, isOnline, onChange, watchNetwork } from "./network.js";
 import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
 import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
@@ -199,6 +200,9 @@ async function runJobs({ connection, holds }, downloads, options) {
     aftermath,
   });
   const own = engine;
+  // It may have changed while Python started.
+  own.hear_of_network(isOnline());
+  onChange(own.hear_of_network);
   await untilItPasses(() => desk.hire(own));
   await untilItPasses(async () => {
     const outcome = JSON.parse(await own.begin());
@@ -290,6 +294,7 @@ async function shutdown(reason) {
   }
 }
 
+watchNetwork();
 addEventListener("message", ({ data }) => {
   const message = /** @type {ToWorker} */ (data);
   switch (message.type) {
@@ -309,6 +314,9 @@ addEventListener("message", ({ data }) => {
       // Between two leaders there is nobody to ask; the page repeats what it has had no answer to.
       if (leader) leader.send(message);
       else desk.receive(page, message);
+      break;
+    case "network":
+      hear(message.online);
       break;
     case "ping":
       tell({ type: "pong" });

@@ -18,6 +18,7 @@ from durably_web.engine.control import Control
 from durably_web.environment import Environment, Hooks, Watch
 from durably_web.ids import IdMaker
 from durably_web.jobs import Job
+from durably_web.network import Network
 from durably_web.store.batch import Executor
 from durably_web.store.store import Store
 from durably_web.worker import Worker, new_worker_id
@@ -42,7 +43,8 @@ class Durably(Control):
     Terminal runs are kept until somebody deletes them, or, with `retain_runs` (seconds or `timedelta`), until
     they are that old. With `preserve_steps=False` the results of a run's steps are emptied once it has completed.
     `codec` turns values into what is stored; the default is JSON with tags. `random_bytes` is the only source of
-    chance: for ids, and for the jitter of retries.
+    chance: for ids, and for the jitter of retries. `network` says whether there is one, for steps that
+    wait for it.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Durably(Control):
         worker_id: str | None = None,
         clock: Clock | None = None,
         codec: Codec | None = None,
+        network: Network | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if max_concurrent_runs < 1:
@@ -89,6 +92,7 @@ class Durably(Control):
             preserve_steps=preserve_steps,
             hooks=Hooks(),
             shutdown=Shutdown(),
+            network=network or Network(),
         )
         worker = Worker(
             environment,

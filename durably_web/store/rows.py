@@ -125,7 +125,9 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
         until = instant(detail["until"]) if detail.get("until") is not None else None
         if type_ == "step:wait":
             waits_for = awaited(detail)
-            records[name] = StepRecord(name, "waiting", None, None, attempt, begun, None, failed, until, waits_for)
+            records[name] = StepRecord(
+                name, "waiting", None, detail.get("error"), attempt, begun, None, failed, until, waits_for
+            )
             continue
         error = detail["error"]
         failed = (*failed, FailedAttempt(attempt, error, begun, ended))
@@ -137,9 +139,11 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
 
 
 def awaited(detail: dict[str, Any]) -> str | None:
-    """What a `step:wait` waits for beside time."""
+    """What a `step:wait`, or a run, waits for beside time."""
     if "signal" in detail:
         return f"signal {detail['signal']}"
+    if "network" in detail:
+        return "network"
     return f"run {detail['child']}" if "child" in detail else None
 
 

@@ -45,6 +45,7 @@ WORK: tuple[Operation[Any], ...] = (
     operations.write_entries("r", 1, [ENTRY], "{}"),
     operations.finish_run("r", 1, "completed", "null", None, [ENTRY], "{}", 1, queue=("k", "j"), parent="p"),
     operations.suspend_run("r", 1, [ENTRY], "{}", 5, [("s", None)], ["c"]),
+    operations.wake_for_network(),
     operations.release_run("r", 1),
     operations.renew_leases([("r", 1)], 2),
     operations.other_owners("w"),

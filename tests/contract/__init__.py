@@ -45,6 +45,7 @@ SUITES = (
     "events",
     "leases",
     "retries",
+    "offline",
     "timeouts",
     "durable_time",
     "signals",

@@ -121,6 +121,7 @@ class _Model:
         self._done: set[str] = set()
         self._failed: set[str] = set()
         self._waiting: set[str] = set()
+        self._offline: dict[str, int] = {}
         self._retried: Counter[str] = Counter()
 
     def add(self, number: int, _: int, generation: int, type_: str, step_name: str, data: str | None) -> None:
@@ -145,11 +146,19 @@ class _Model:
 
     def _add_step(self, type_: str, name: str, detail: Any, where: str) -> None:
         assert name not in self._done | self._failed, f"step {name} has a result already: {where}"
-        if type_ == "step:wait":
+        if type_ == "step:wait" and "network" in detail:
+            # With each attempt that did not count; or before the first of them.
+            failed = self._offline.get(name)
+            expected = [(failed or 0) + 1] if failed is not None else [0, 1]
+            assert detail["network"] in expected, f"not {expected}: {where}"
+            assert ("error" in detail) is (detail["network"] > 0), f"an attempt fails with an error: {where}"
+            self._offline[name] = detail["network"]
+        elif type_ == "step:wait":
             assert name not in self._waiting, f"step {name} waits already: {where}"
             self._waiting.add(name)
         elif type_ == "step:retry":
             self._retried[name] += 1
+            self._offline.pop(name, None)
             assert detail["attempt"] == self._retried[name], f"attempt {detail['attempt']} of {self._retried}: {where}"
         elif type_ == "step:complete":
             self._done.add(name)
@@ -168,6 +177,7 @@ class _Model:
             self.begun = self.begun and self.status == "leased"
             self._failed.clear()
             self._waiting.clear()
+            self._offline.clear()
             self._retried.clear()
 
 

@@ -189,7 +189,9 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.suspend_run("leased", 1, [CHILD, WAITING], None, NOW + 5_000, (), ["new"]),
         lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, (), ["pending", "completed"]),
         lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, (), ["none"]),
+        lambda: operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW + 5_000, network=True),
     ],
+    "wake_for_network": [operations.wake_for_network],
     "release_run": [lambda: operations.release_run("leased", 1), lambda: operations.release_run("holder", 1)],
     "open_signals": [lambda: operations.open_signals("leased"), lambda: operations.open_signals("none")],
     "child_outcome": [

@@ -95,11 +95,13 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.finish_run("failed", 1, "failed", None, "E: e", [FAILURE], None, NOW)
     yield from _begun(trigger("cancelled"))
     yield operations.cancel(["cancelled"], "q0", NOW)
-    # Waiting: for time, for a signal, for a child that has one itself, for its job's retry.
+    # Waiting: for time, for a signal, for the network, for a child that has one itself, for its job's retry.
     yield from _begun(trigger("asleep"))
     yield operations.suspend_run("asleep", 1, [WAIT, WAITING], None, NOW + 5_000)
     yield from _begun(trigger("listening", key="l"))
     yield operations.suspend_run("listening", 1, [WAIT, WAITING], None, NOW + 60_000, [("go", None)])
+    yield from _begun(trigger("disconnected"))
+    yield operations.suspend_run("disconnected", 1, [WAIT, WAITING], None, NOW + 60_000, network=True)
     yield from _begun(trigger("parent", labels={"family": "yes"}))
     child = trigger("child", "child", labels={"family": "yes"})
     begin = [make_child("parent", 3, "call", child, "step:wait"), WAITING]

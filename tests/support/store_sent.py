@@ -42,6 +42,7 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
     ),
     (operations.suspend_run("leased", 1, [WAIT, WAITING], None, None, [("go", None)]), {"leased"}),
     (operations.release_run("holder", 1), {"holder"}),
+    (operations.wake_for_network(), {"disconnected"}),
     (operations.cancel(["pending"], "q", NOW), {"pending"}),
     (operations.cancel(["parent"], "q", NOW), {"parent", "child", "grandchild"}),
     (operations.cancel(["child"], "q", NOW), {"parent", "child", "grandchild"}),

@@ -28,6 +28,7 @@ from durably_web.store.operations.executing import (
     release_run,
     suspend_run,
     take_signal,
+    wake_for_network,
     write_entries,
 )
 from durably_web.store.operations.queueing import Signalled, Switched, pause, pause_job, resume, resume_job, signal
@@ -112,5 +113,6 @@ __all__ = [
     "take_signal",
     "trigger",
     "trigger_many",
+    "wake_for_network",
     "write_entries",
 ]

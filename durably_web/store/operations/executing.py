@@ -86,6 +86,14 @@ SET status = CASE WHEN {_HAS_COME} THEN 'pending' ELSE 'waiting' END,
 WHERE {_FENCE}
 """
 
+_NETWORK = "network"
+
+# They all have a moment when they look for themselves, and the index of such runs.
+WAKE_FOR_NETWORK: LiteralString = f"""
+UPDATE durably_runs SET status = 'pending', wake_at = NULL
+WHERE wake_at IS NOT NULL AND status = 'waiting' AND {AWAITS}
+"""
+
 RELEASE_RUN: LiteralString = f"""
 UPDATE durably_runs SET status = 'pending', {_CRASHES}, {NO_LEASE} WHERE id = ? AND generation = ? AND status = 'leased'
 """
@@ -230,21 +238,25 @@ def suspend_run(
     wake_at: int | None,
     signals: Sequence[tuple[str, int | None]] = (),
     children: Sequence[str] = (),
+    network: bool = False,
 ) -> Operation[list[int] | None]:
-    """Give a lease back until `wake_at`, or until one of these signals comes or one of these runs ends.
+    """Give a lease back until `wake_at`, or until one of these signals comes, one of these runs ends, or, with
+    `network`, some engine hears that there is a network again.
 
     A signal is a name, and the instant until which it must have been sent.
 
     Appends `entries`, of which the last tells of it. Gives the seq of each, or `None` when the lease is lost.
     """
     awaited = (json.dumps(signals), texts(children))
-    awaits = texts([*(f"signal:{name}" for name, _ in signals), *(f"run:{child}" for child in children)])
+    awaits = [*(f"signal:{name}" for name, _ in signals), *(f"run:{child}" for child in children)]
+    if network:
+        awaits.append(_NETWORK)
     return operation(
         "suspend_run",
         "write",
         _if_all(entries),
         *_writing(run_id, generation, entries, progress),
-        (SUSPEND_RUN, (*awaited, *awaited, wake_at, awaits, *_fence(run_id, generation, entries))),
+        (SUSPEND_RUN, (*awaited, *awaited, wake_at, texts(awaits), *_fence(run_id, generation, entries))),
         _own_entries(run_id, generation, entries),
     )
 
@@ -260,6 +272,11 @@ def _if_all(entries: Sequence[Entry]) -> Any:
         return [cast(int, row[0]) for row in results[-1]]
 
     return decode
+
+
+def wake_for_network() -> Operation[None]:
+    """The network is back: let every run go on that waits for it."""
+    return operation("wake_for_network", "write", nothing, (WAKE_FOR_NETWORK, (_NETWORK,)))
 
 
 def release_run(run_id: str, generation: int) -> Operation[None]:
