@@ -7,6 +7,7 @@ cannot wait for that look, so what they raise says what is known at once, and mo
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -58,9 +59,9 @@ class BrowserNetwork(Network):
 
 async def explained(error: Exception) -> Exception:
     """What a JavaScript exception stands for; or the same error, which says more now where it could not at once."""
-    # By name: where this is tested there is no such class.
-    if any(kind.__name__ == "JsException" for kind in type(error).__mro__):
-        return _told(error) or error
+    told = _told(error)
+    if told is not None:
+        return told
     cause = error.__cause__
     url = getattr(cause, "doubtful", None)
     if url is not None:
@@ -68,10 +69,9 @@ async def explained(error: Exception) -> Exception:
         # Once: it may be raised again.
         del cause.doubtful  # type: ignore[attr-defined]
         name, message = (await _bridge().explain(url)).to_py()
-        if type(cause).__name__ != name:
-            better = _KINDS[name](message, url=cause.url)  # type: ignore[attr-defined]
-            error.__cause__ = better
-            _say(error, better)
+        better = _KINDS[name](message, url=cause.url)  # type: ignore[attr-defined]
+        error.__cause__ = better
+        _say(error, better)
     return error
 
 
@@ -82,6 +82,9 @@ def _bridge() -> Any:
 
 def _told(error: Any) -> errors.NetworkError | None:
     """The error of ours that one of JavaScript's stands for."""
+    # By name: where this is tested there is no such class.
+    if not any(kind.__name__ == "JsException" for kind in type(error).__mro__):
+        return None
     kind = _KINDS.get(error.name)
     if kind is not None:
         return kind(error.message, url=getattr(error, "url", None))
@@ -156,7 +159,7 @@ def _patch_urllib(http: Any) -> None:
     """Also what `pyodide_http` leaves out there: time-outs, and statuses from 400 on as `HTTPError`."""
     http.patch_urllib()
     module = importlib.import_module("pyodide_http._urllib")
-    urllib_request = sys.modules["urllib.request"]
+    urllib_request: Any = sys.modules["urllib.request"]
     from http.client import responses
     from urllib.error import HTTPError, URLError
 
@@ -165,7 +168,11 @@ def _patch_urllib(http: Any) -> None:
 
     def send_in_time(request: Any, stream: bool = False) -> Any:
         request.timeout = timeouts[-1]
-        return send(request, stream)
+        response = send(request, stream)
+        # Without any header, pyodide_http puts a line before the body; and the length is that of the unpacked one.
+        response.headers.pop("content-length", None)
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
 
     setattr(module, "send", send_in_time)  # noqa: B010
     inner = module.urlopen
@@ -191,20 +198,28 @@ def _patch_urllib(http: Any) -> None:
 
 
 def _patch_pyfetch(module: Any) -> None:
-    inner, aborted = module.pyfetch, module.AbortError
+    pyfetch = _explaining(module.pyfetch, module.AbortError)
+    module.pyfetch = pyfetch
+    sys.modules["pyodide.http._pyfetch"].pyfetch = pyfetch  # type: ignore[attr-defined]
+    for name, method in list(vars(module.FetchResponse).items()):
+        # Those that read the answer.
+        if hasattr(method, "__wrapped__"):
+            setattr(module.FetchResponse, name, _explaining(method, module.AbortError))
 
-    async def pyfetch(request: Any, /, **options: Any) -> Any:
+
+def _explaining(function: Callable[..., Any], aborted: type[Exception]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def explaining(*arguments: Any, **options: Any) -> Any:
         try:
-            return await inner(request, **options)
-        except aborted as error:
-            told = _told(error.__context__) if error.__context__ is not None else None
+            return await function(*arguments, **options)
+        except (aborted, AttributeError) as error:
+            # The second is what becomes of an answer that breaks off: it looks for the reason of an abort.
+            told = _told(error.__context__)
             if told is None:
                 raise
             raise told from None
 
-    pyfetch.__doc__ = inner.__doc__
-    module.pyfetch = pyfetch
-    sys.modules["pyodide.http._pyfetch"].pyfetch = pyfetch  # type: ignore[attr-defined]
+    return explaining
 
 
 def patch_when_imported(wheel: str) -> None:

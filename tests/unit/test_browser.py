@@ -18,11 +18,15 @@ from durably_web.ids import IdMaker, counted_up
 from tests.support.world import bounded, until
 
 JOBS = """
-from durably_web import job, shutting_down
+from durably_web import Retry, job, shutting_down
 
 @job
 async def echo(step, input):
     return await step.run("echo", lambda: [input, shutting_down()])
+
+@job
+async def sends(step, input):
+    return await step.run("send", lambda: "sent", retry=Retry(when_offline="wait"))
 
 @job
 async def waits(step, input):
@@ -77,7 +81,7 @@ class Worker:
 
     async def start(self, **settings: Any) -> Any:
         files = [{"name": "page_jobs.py", "source": JOBS}]
-        given = {"jobs": files, "http_wheel": "/none.whl", "keys": [], "events": ["*", "journal"]}
+        given = {"jobs": files, "http_wheel": "/none.whl", "keys": [], "events": ["*", "journal"], "online": True}
         aftermath = {"orphaned": False, "blamed": None}
         started = json.loads(await bounded(self.browser.start(json.dumps({**given, **aftermath, **settings}))))
         await bounded(self.browser.begin())
@@ -112,7 +116,7 @@ async def finished(worker: Worker, run_id: str) -> Any:
 
 
 async def test_a_request_with_an_id_is_answered_again(worker: Worker) -> None:
-    assert await worker.start() == {"jobs": ["echo", "waits"]}
+    assert await worker.start() == {"jobs": ["echo", "sends", "waits"]}
     asked: dict[str, Any] = {"body": {"jobName": "echo", "input": {"n": 1}}, "id": new_id()}
     for _ in range(2):
         answer = await worker.ask("POST /trigger", **asked)
@@ -138,6 +142,19 @@ async def test_events_are_posted_with_their_type(bridge: Bridge, worker: Worker)
     await bounded(worker.browser.stop("pagehide"))
     assert [type_ for type_, _ in bridge.posted] == ["run:trigger", "worker:shutdown"]
     assert [event["reason"] for event in bridge.of("worker:shutdown")] == ["pagehide"]
+
+
+async def test_the_page_tells_of_the_network(bridge: Bridge, worker: Worker) -> None:
+    await worker.start(online=False)
+    run_id = (await worker.ask("POST /trigger", {"jobName": "sends"}))["body"]["runId"]
+    await until(lambda: bridge.of("run:waiting"))
+    assert [event["waitsFor"] for event in bridge.of("run:waiting")] == ["network"]
+    worker.browser.hear_of_network(False)
+    assert not bridge.of("network:online") and not bridge.of("network:offline")
+    worker.browser.hear_of_network(True)
+    assert (await finished(worker, run_id)).output == "sent"
+    worker.browser.hear_of_network(False)
+    assert len(bridge.of("network:online")) == len(bridge.of("network:offline")) == 1
 
 
 async def test_the_inbox_is_carried_out(worker: Worker) -> None:
