@@ -6,6 +6,7 @@ In a browser it is another worker, and tests/e2e looks at the same from the page
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from durably_web import cancelled
+from durably_web import cancelled, idempotency_key
 from durably_web.errors import InvalidInput, OffloadFailed
 from durably_web.jobs import Job, job
 from durably_web.records import Run
@@ -77,6 +78,15 @@ def _raises(kind: str) -> None:
 
 async def _raises_later(kind: str) -> None:
     _raises(kind)
+
+
+def _reaches_nobody_at_first(folder: str) -> list[Any]:
+    """Twice there is no network."""
+    tried = len(os.listdir(folder))
+    _says(folder, f"try {tried}")
+    if tried < 2:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+    return [idempotency_key(), os.getpid()]
 
 
 def _generates() -> Iterator[str]:
@@ -310,6 +320,26 @@ async def a_policy_covers_the_death_of_a_process(backend: Backend) -> None:
         await bounded(durably.process_one())
         one = await step_of(durably, handle.id, "away")
         assert one.attempt == 3 and one.error == "OffloadFailed: step 'away' failed: its process ended with exit code 3"
+
+
+@needs("processes")
+async def an_attempt_elsewhere_without_a_network_does_not_count(backend: Backend) -> None:
+    policy = Retry(max_attempts=1, initial_delay=5, when_offline="wait", jitter=False)
+    with _folder() as folder:
+        async with World(backend) as world:
+            offloads = _job(_reaches_nobody_at_first, folder, retry=policy)
+            durably = await world.started(offloads, polling_interval=LONG)
+            handle = await durably.trigger(offloads)
+            for count in (1, 2):
+                await until(Path(folder, f"try {count - 1}").exists)
+                async with asyncio.timeout(20):
+                    while (await run_of(durably, handle.id)).status != "waiting":
+                        await settled()
+                one = await step_of(durably, handle.id, "away")
+                assert (one.waits_for, one.attempts, len(os.listdir(folder))) == ("network", (), count)
+                await move(world, 5 * count**2)
+            key, pid = await bounded(handle.result())
+            assert key == f"{handle.id}/away" and pid != os.getpid()
 
 
 @needs("processes")

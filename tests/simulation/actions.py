@@ -45,7 +45,8 @@ class Actions:
             "trigger": 12, "trigger_many": 1, "cancel": 2, "retry": 3, "retrigger": 1, "fork": 1, "delete": 1,
             "purge": 0.5, "bulk": 0.5, "signal": 4, "pause": 2, "pause_job": 0.5, "pause_worker": 0.5,
             "give_up": 1, "read": 2, "follow": 1, "wait": 2,
-            "begin": 2, "stop": 2, "kill": 2, "sleep": 3, "cut_off": 2, "jump": 2 if clocks_jump else 0,
+            "begin": 2, "stop": 2, "kill": 2, "sleep": 3, "cut_off": 2, "go_offline": 2,
+            "jump": 2 if clocks_jump else 0,
         }  # fmt: skip
         # No two seeds are alike: in some nobody cancels, in others everybody dies.
         return {name: weight * self._draw.choice((0, 1, 1, 1, 3)) if name != "trigger" else weight
@@ -77,6 +78,9 @@ class Actions:
 
     def _cut_off(self, engine: Engine) -> None:
         self._engines.cut_off(engine, self._draw.choice((0.1, 3.0, 50.0)) * self._draw.random())
+
+    def _go_offline(self, engine: Engine) -> None:
+        self._engines.go_offline(engine, self._draw.choice((0.1, 3.0, 50.0)) * self._draw.random())
 
     def _jump(self, engine: Engine) -> None:
         self._engines.jump(engine, self._draw.choice((0.1, 2.0, 60.0, 300.0)) * self._draw.uniform(-1, 1))

@@ -10,6 +10,7 @@ from typing import Any
 from durably_web.engine import Durably
 from durably_web.errors import DurablyError
 from durably_web.jobs import Job
+from durably_web.network import Network as Line
 from tests.simulation.faults import Link, Network
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.trace import Trace
@@ -18,8 +19,9 @@ from tests.simulation.trace import Trace
 class Engine:
     """A `Durably` in a process of its own."""
 
-    def __init__(self, process: Process, link: Link, durably: Durably) -> None:
+    def __init__(self, process: Process, link: Link, durably: Durably, line: Line) -> None:
         self.process = process
+        self.line = line
         self.link = link
         self.durably = durably
         self.stopping = False
@@ -67,6 +69,7 @@ class Engines:
         draw, name = self._draw, f"w{len(self.all) + 1}"
         process = self._loop.process(name)
         link = Link(self._network, process, direct=draw.random() < 0.4)
+        line = Line()
         beat = draw.choice((1.0, 5.0))
         settings: dict[str, Any] = {
             "jobs": self._jobs,
@@ -77,11 +80,12 @@ class Engines:
             "heartbeat_interval": beat,
             "stale_threshold": beat * draw.choice((2.0, 6.0)),
             "random_bytes": draw.randbytes,
+            "network": line,
             **options,
         }
         durably = Durably(link, **settings)
         durably.on("worker:error", lambda event: self._heard(process, event))
-        engine = Engine(process, link, durably)
+        engine = Engine(process, link, durably, line)
         self.all.append(engine)
         return engine
 
@@ -149,6 +153,22 @@ class Engines:
         self._trace.count("links cut")
         self._trace.say(engine.process.name, f"is cut off for {seconds:.2f} s")
         self._network.later(seconds, lambda: setattr(engine.link, "cut", engine.process.dead and engine.link.cut))
+
+    def go_offline(self, engine: Engine, seconds: float) -> None:
+        """Its steps reach nobody for a while; the database is something else."""
+        self._trace.count("networks gone")
+        self._tell(engine, False)
+        self._network.later(seconds, lambda: self.go_online(engine))
+
+    def go_online(self, engine: Engine) -> None:
+        self._tell(engine, True)
+
+    def _tell(self, engine: Engine, online: bool) -> None:
+        async def tell() -> None:
+            engine.line.tell(online)
+
+        if engine.alive:
+            self.ask(engine, f"network: {online}", tell)
 
     def jump(self, engine: Engine, seconds: float) -> None:
         engine.process.offset += round(seconds * 1000)

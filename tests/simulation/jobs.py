@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from durably_web.errors import SignalTimeout
+from durably_web.errors import Offline, SignalTimeout
 from durably_web.jobs import Job, job
 from durably_web.retry import Retry
 from durably_web.steps import Step
@@ -88,8 +88,10 @@ class _Player:
         ledger, run = self._ledger, self._run
 
         def end(key: str, time: int) -> str:
-            fails = node.get("fails", 0)
-            if fails == -1 or time <= fails:
+            fails, drops = node.get("fails", 0), node.get("drops", 0)
+            if time <= drops:
+                raise Offline(ledger.unique(key))
+            if fails == -1 or time - drops <= fails:
                 raise Planned(ledger.unique(key))
             return ledger.unique(key)
 

@@ -255,8 +255,12 @@ class Model:
     def _fold_step(self, run: RunModel, entry: Entry) -> None:
         key, run.fruitless = str(entry.step_name), 0
         if entry.type == "step:wait":
-            run.waits.add(key)
-            run.limits[key] = json.loads(entry.data or "{}").get("until")
+            detail = json.loads(entry.data or "{}")
+            if "network" in detail:
+                self.trace.count("waits for the network")
+            else:
+                run.waits.add(key)
+                run.limits[key] = detail.get("until")
         elif entry.type in ("step:complete", "step:fail"):
             self.trace.check(key not in run.results, f"a second result, after {run.results.get(key)}: {entry}")
             outcome = (entry.type, json.loads(entry.data or "null"))

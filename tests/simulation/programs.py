@@ -82,6 +82,10 @@ class Writer:
                 "initial_delay": draw.choice((0.0, 0.05, 0.5, 4.0)),
                 "jitter": draw.random() < 0.5,
             }
+        if "retry" in node and draw.random() < 0.3:
+            # It waits for the network; so often it finds none, though its engine was told nothing.
+            node["retry"]["when_offline"] = "wait"
+            node["drops"] = draw.choice((0, 1, 3))
         if draw.random() < 0.1:
             node["timeout"] = draw.choice((0.005, 0.5, 10.0))
         return node

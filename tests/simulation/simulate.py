@@ -123,6 +123,7 @@ class Simulation:
             engine.process.offset = 0
             engine.process.asleep = False
             engine.link.cut = False
+            self.engines.go_online(engine)
         # What was sent before may still arrive, and take a lease for somebody who is dead.
         while self.loop.time() <= self.network.last_arrival:  # noqa: ASYNC110 — it may come to be later meanwhile
             await asyncio.sleep(self.network.last_arrival - self.loop.time() + 0.1)
