@@ -9,8 +9,6 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from durably_bridge import broken, post, run_batch, running
-
 from durably_web.api import Request, Response, respond
 from durably_web.backends.opfs import OpfsExecutor
 from durably_web.codec import Codec
@@ -21,6 +19,8 @@ from durably_web.files import load_jobs
 from durably_web.running import Running
 
 _engine: Durably | None = None
+# Of the bridge, which is not there yet when a memory with this module in it is made.
+_post: Callable[[str, str], None]
 _unsubscribe: list[Callable[[], None]] = []
 _network = BrowserNetwork()
 
@@ -30,7 +30,10 @@ async def start(options: str) -> str:
 
     `orphaned` tells that the worker before this one was ended because it hung, and `blamed` under which run, if any.
     """
-    global _engine
+    global _engine, _post
+    from durably_bridge import broken, post, run_batch, running
+
+    _post = post
     settings = json.loads(options)
     patch_when_imported(settings["http_wheel"])
     try:
@@ -39,7 +42,7 @@ async def start(options: str) -> str:
         codec = _codec([bytes(key) for key in settings["keys"]])
         engine = Durably(OpfsExecutor(run_batch), jobs=jobs, codec=codec, network=_network)
         _tell_of(engine, settings["events"])
-        _tell_of_runs(engine)
+        _tell_of_runs(engine, running)
         if settings["orphaned"]:
             engine.blame(settings["blamed"])
         await engine.migrate()
@@ -97,7 +100,7 @@ def _tell_of(engine: Durably, types: list[str]) -> None:
         _unsubscribe.append(engine.on("*", _hint))
 
 
-def _tell_of_runs(engine: Durably) -> None:
+def _tell_of_runs(engine: Durably, running: Callable[[str | None], None]) -> None:
     watching = Running(running)
     watching.watch_branches(asyncio.get_running_loop())
     engine.watch_executions(watching.watch)
@@ -139,9 +142,9 @@ async def stop(reason: str) -> None:
 
 
 def _forward(event: Event) -> None:
-    post(event.type, json.dumps(event.to_wire()))
+    _post(event.type, json.dumps(event.to_wire()))
 
 
 def _hint(event: Event) -> None:
     if event.seq is not None:
-        post("journal", json.dumps({"type": "journal", "runId": event.run_id, "seq": event.seq}))
+        _post("journal", json.dumps({"type": "journal", "runId": event.run_id, "seq": event.seq}))

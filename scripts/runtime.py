@@ -1,7 +1,8 @@
 """Assemble the runtime: what our modules start in a browser, as plain files.
 
 durably-web/
-├── manifest.json       the file names that carry a version
+├── manifest.json       what a start needs, where it is, how large it is
+├── snapshot.bin        the memory of a Python that has started, packed with gzip
 ├── pyodide/            Python
 ├── sqlite/             SQLite
 └── wheels/             ours, and those that Pyodide installs beside it
@@ -13,11 +14,21 @@ import json
 import shutil
 from pathlib import Path
 
+from durably_web.site.files import integrity
 from durably_web.store import migrations
-from scripts.wheels import ROOT, build_browser_wheel, compiled_standard_library, download_wheels, pinned
+from scripts.wheels import (
+    ROOT,
+    build_browser_wheel,
+    compiled_standard_library,
+    download_wheels,
+    memory_snapshot,
+    pinned,
+)
 
 CACHE = ROOT / "build" / "cache"
 PYODIDE_FILES = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm")
+STANDARD_LIBRARY = "python_stdlib.zip"
+SNAPSHOT = "snapshot.bin"
 SQLITE_FILES = ("index.mjs", "sqlite3.wasm")
 
 
@@ -53,18 +64,43 @@ def assemble_runtime(folder: Path, node_modules: Path) -> None:
     for name in PYODIDE_FILES:
         shutil.copy(pyodide / name, folder / "pyodide" / name)
     (folder / "pyodide" / "pyodide-lock.json").write_text(served_lock(pyodide))
-    shutil.copy(compiled_standard_library(pyodide, CACHE), folder / "pyodide" / "python_stdlib.zip")
+    shutil.copy(compiled_standard_library(pyodide, CACHE), folder / "pyodide" / STANDARD_LIBRARY)
     for name in SQLITE_FILES:
         shutil.copy(sqlite / name, folder / "sqlite" / name)
     wheel = build_browser_wheel(pyodide, folder / "wheels")
     beside = download_wheels(pinned(ROOT / "requirements-browser.txt"), CACHE / "wheels")
     for path in beside.values():
         shutil.copy(path, folder / "wheels" / path.name)
+    shutil.copy(memory_snapshot(folder, wheel, CACHE), folder / SNAPSHOT)
+    write_manifest(folder, wheel.name, {module: path.name for module, path in beside.items()})
+
+
+def write_manifest(folder: Path, wheel: str, beside: dict[str, str]) -> None:
+    """Write what a start reads first. A site that has packages adds to it; see `Manifest` in web/manifest.js."""
+    lock = json.loads((folder / "pyodide" / "pyodide-lock.json").read_text())
+    wheels = {"wheel": wheel, **beside}
+    names = [
+        *(f"pyodide/{name}" for name in (*PYODIDE_FILES, STANDARD_LIBRARY)),
+        *(f"sqlite/{name}" for name in SQLITE_FILES),
+        *(f"wheels/{name}" for name in wheels.values()),
+        SNAPSHOT,
+    ]
     manifest = {
-        "version": wheel.name.split("-")[1],
+        "version": wheel.split("-")[1],
         # What the inbox may write beside.
         "schema": migrations.LATEST,
-        "wheel": f"wheels/{wheel.name}",
-        **{module: f"wheels/{path.name}" for module, path in beside.items()},
+        **{part: f"wheels/{name}" for part, name in wheels.items()},
+        "pyodide": "pyodide/",
+        "stdlib": f"pyodide/{STANDARD_LIBRARY}",
+        "snapshot": SNAPSHOT,
+        # One request less. A site with packages has them in the file of the lock.
+        "lock": lock,
+        "packages": [],
+        "files": {name: described((folder / name).read_bytes()) for name in names},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def described(data: bytes) -> dict[str, object]:
+    """A file as the manifest lists it."""
+    return {"bytes": len(data), "integrity": integrity(data)}

@@ -124,6 +124,23 @@ def compiled_standard_library(pyodide: Path, cache: Path) -> Path:
     return compiled
 
 
+def memory_snapshot(runtime: Path, wheel: Path, cache: Path) -> Path:
+    """The memory of a Python that has started from the files in `runtime` and has imported the engine from `wheel`.
+
+    Kept, because no two are the same: a site that is built again from the same files has the same memory.
+    """
+    script = ROOT / "scripts" / "make_snapshot.mjs"
+    parts = [*sorted((runtime / "pyodide").iterdir()), wheel, script]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts)).hexdigest()[:16]
+    made = cache / f"snapshot-{digest}.bin"
+    if not made.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = made.with_suffix(".part")
+        run("node", script, runtime, wheel, part)
+        part.replace(made)
+    return made
+
+
 def pinned(requirements: Path) -> dict[str, str]:
     """Name → exact version, as the lock file has them."""
     pins: dict[str, str] = {}

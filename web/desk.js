@@ -10,6 +10,7 @@ import { failureOf } from "./failures.js";
 
 /** @typedef {import("./early.js").Early} Early */
 /** @typedef {import("./protocol.js").FromClient} FromClient */
+/** @typedef {import("./progress.js").Bytes} Bytes */
 /** @typedef {import("./protocol.js").Phase} Phase */
 /** @typedef {import("./protocol.js").ToClient} ToClient */
 /** @typedef {import("./python.js").Engine} Engine */
@@ -30,7 +31,7 @@ export class Desk {
   #closing = false;
   /** @type {PromiseWithResolvers<Engine>} */
   #python = Promise.withResolvers();
-  /** @type {{phase: Phase, at: number}} */
+  /** @type {{phase: Phase, at: number, loaded?: number, total?: number}} */
   #phase = { phase: "locking", at: 0 };
 
   constructor() {
@@ -91,10 +92,21 @@ export class Desk {
   /**
    * @param {Phase} phase
    * @param {number} at
+   * @param {Bytes} [bytes]  of what it downloads
    */
-  reach(phase, at) {
-    this.#phase = { phase, at };
-    for (const client of this.#clients.keys()) client.tell({ type: "phase", phase, at });
+  reach(phase, at, bytes) {
+    this.#phase = { phase, at, ...bytes };
+    for (const client of this.#clients.keys()) client.tell({ type: "phase", ...this.#phase });
+  }
+
+  /**
+   * More of what a phase downloads is there. What comes in before the phase is told when it begins.
+   *
+   * @param {Phase} phase
+   * @param {Bytes} bytes
+   */
+  load(phase, bytes) {
+    if (phase === this.#phase.phase) this.reach(phase, this.#phase.at, bytes);
   }
 
   /**

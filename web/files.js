@@ -6,16 +6,18 @@
 
 import { DurablyError, failureOf } from "./failures.js";
 
+/** @typedef {import("./manifest.js").Described} Described */
+
 /**
  * @param {string} url
  * @param {string} what  how a message calls the file
+ * @param {RequestCache} cache
  * @returns {Promise<Response>}
  */
-async function fetchFile(url, what) {
+async function fetchFile(url, what, cache) {
   let response;
   try {
-    // Asks the server whether a cached copy is still good: an edited job file runs at the next visit.
-    response = await fetch(url, { cache: "no-cache" }).catch(() => {
+    response = await fetch(url, { cache }).catch(() => {
       // Offline, what was good at the last visit is good enough.
       return fetch(url, { cache: "force-cache" });
     });
@@ -35,15 +37,8 @@ async function fetchFile(url, what) {
  * @param {string} what
  */
 export async function fetchText(url, what) {
-  return (await fetchFile(url, what)).text();
-}
-
-/**
- * @param {string} url
- * @param {string} what
- */
-export async function fetchBytes(url, what) {
-  return new Uint8Array(await (await fetchFile(url, what)).arrayBuffer());
+  // Asks the server whether a cached copy is still good: an edited job file runs at the next visit.
+  return (await fetchFile(url, what, "no-cache")).text();
 }
 
 /**
@@ -58,4 +53,64 @@ export async function fetchJson(url, what) {
   } catch (error) {
     throw new DurablyError("NotFound", `${what} ${url} is not JSON: ${failureOf(error).message}`, { cause: error });
   }
+}
+
+/**
+ * The content of a file. With a description it is that very file: a cached copy of it is good without asking the server, and
+ * another one is refused with `BootFailed`.
+ *
+ * @param {string} url
+ * @param {string} what
+ * @param {Described} [described]
+ * @param {(bytes: number) => void} [onBytes]  told how many more are there
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function fetchBytes(url, what, described, onBytes = () => {}) {
+  if (!described) return collect(await fetchFile(url, what, "no-cache"), onBytes);
+  let counted = 0;
+  /** @param {number} bytes */
+  const count = (bytes) => {
+    // Of a file that has to be fetched again, or is larger than it should be, no more than there should be.
+    const more = Math.min(counted + bytes, described.bytes) - counted;
+    counted += more;
+    if (more > 0) onBytes(more);
+  };
+  for (const cache of /** @type {RequestCache[]} */ (["force-cache", "reload"])) {
+    const bytes = await collect(await fetchFile(url, what, cache), count);
+    if ((await integrityOf(bytes)) === described.integrity) return bytes;
+  }
+  throw new DurablyError(
+    "BootFailed",
+    `${what} ${url} is not the file that the manifest describes: it was changed, or is of another version`,
+  );
+}
+
+/**
+ * @param {Response} response
+ * @param {(bytes: number) => void} onBytes
+ */
+async function collect(response, onBytes) {
+  /** @type {Uint8Array[]} */
+  const chunks = [];
+  let length = 0;
+  for (const reader = response.body?.getReader(); reader; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    length += value.length;
+    onBytes(value.length);
+  }
+  const bytes = new Uint8Array(length);
+  let position = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, position);
+    position += chunk.length;
+  }
+  return bytes;
+}
+
+/** @param {Uint8Array<ArrayBuffer>} bytes */
+async function integrityOf(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-384", bytes));
+  return `sha384-${btoa(String.fromCharCode(...digest))}`;
 }

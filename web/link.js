@@ -33,6 +33,8 @@ import { Watchdog } from "./watchdog.js";
  * @typedef {object} StatusDetail
  * @property {Phase} [phase]  how far the start of whoever runs the jobs is; they run when it is `running`
  * @property {number} [at]  milliseconds since its worker began
+ * @property {number} [loaded]  bytes that are there of what the phase downloads, or takes from a cache
+ * @property {number} [total]  bytes that it downloads in all
  * @property {Error} [error]  why it failed, or is starting again
  */
 
@@ -210,7 +212,7 @@ export class Link {
         this.#started.resolve();
         break;
       case "phase":
-        this.#onStatus(this.#status, { phase: message.phase, at: message.at });
+        this.#onStatus(this.#status, detailOf(message));
         if (message.phase !== "running") break;
         this.#ready.resolve();
         if (this.#role === "leader") this.#watchdog.start({ starting: false });
@@ -331,4 +333,12 @@ export class Link {
   #send(message) {
     this.#worker?.postMessage(message);
   }
+}
+
+/**
+ * @param {Extract<FromWorker, {type: "phase"}>} message
+ * @returns {StatusDetail}
+ */
+function detailOf({ phase, at, loaded, total }) {
+  return total === undefined ? { phase, at } : { phase, at, loaded, total };
 }

@@ -9,7 +9,7 @@ import { DurablyError, failureOf } from "./failures.js";
 import { endOfLifeline } from "./leader.js";
 
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
-/** @typedef {import("./python.js").Parts} Parts */
+/** @typedef {import("./downloads.js").Parts} Parts */
 
 /** @typedef {{type: "boot", options: BootOptions, parts: Parts} | {type: "run", parts: Uint8Array[]}} ToOffload */
 

@@ -30,6 +30,7 @@ const PAGE = [
   "base",
   "runtime",
   "pyodide",
+  "snapshot",
   "role",
   "hangTimeout",
 ];
@@ -83,10 +84,12 @@ function bootOf({
   base = new URL("..", HERE),
   runtime = new URL(".", HERE),
   pyodide,
+  snapshot = true,
   role = "auto",
 }) {
   oneOf(role, ["auto", "follower"], "role");
   oneOf(durability, ["full", "relaxed"], "durability");
+  if (typeof snapshot !== "boolean") throw invalid(`snapshot is true or false, not ${snapshot}`);
   if (typeof database !== "string") throw invalid(`database is a name, not ${database}`);
   const files = [jobs ?? []].flat();
   if (files.length === 0 && role !== "follower") {
@@ -102,7 +105,8 @@ function bootOf({
     database,
     base: new URL(absolute(base, "base")).pathname,
     runtime: folder,
-    pyodide: pyodide === undefined ? `${folder}pyodide/` : folderOf(pyodide, "pyodide"),
+    pyodide: pyodide === undefined ? null : folderOf(pyodide, "pyodide"),
+    snapshot,
     requirements: requirements.map((wheel) => (/[/]|\.whl$/.test(wheel) ? absolute(wheel, "requirements") : wheel)),
     durability,
     encryptionKeys: [],

@@ -20,7 +20,8 @@ export const PROTOCOL_VERSION = 3;
  * @property {string} database
  * @property {string} base  The path that this site owns on its origin; part of every name it uses there.
  * @property {string} runtime  Absolute URL of the folder with Pyodide, SQLite and the wheels.
- * @property {string} pyodide  Absolute URL of the folder with Pyodide.
+ * @property {string | null} pyodide  Absolute URL of the folder with Pyodide; `null` for that of the runtime's manifest.
+ * @property {boolean} snapshot  Whether Python may go on from the memory that comes with the runtime.
  * @property {string[]} requirements  Absolute wheel URLs or package names.
  * @property {Durability} durability
  * @property {Uint8Array[]} encryptionKeys  Each of 32 bytes; of several the first seals and all open.
@@ -51,10 +52,10 @@ export const PROTOCOL_VERSION = 3;
 
 /**
  * `connected` comes first: this client's requests are answered now, and those that it still waits for have to be sent again. `seq`
- * is that of the last stored event. `phase` comes again with each change.
+ * is that of the last stored event. `phase` comes again with each change, and while more of what it downloads comes in: `loaded` of `total` bytes.
  *
  * @typedef {{type: "connected", seq: number}
- *   | {type: "phase", phase: Phase, at: number}
+ *   | {type: "phase", phase: Phase, at: number, loaded?: number, total?: number}
  *   | {type: "response", id: string, text: string}
  *   | {type: "event", text: string}} ToClient
  */

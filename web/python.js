@@ -5,13 +5,13 @@
  */
 
 import { DurablyError, errorOf, failureOf } from "./failures.js";
-import { fetchBytes, fetchJson, fetchText } from "./files.js";
+import { answering, settle, startInterpreter } from "./interpreter.js";
 import { bridge as networkBridge, isOnline } from "./network.js";
 
 /** @typedef {import("pyodide").PyodideInterface} Pyodide */
+/** @typedef {import("./downloads.js").Downloads} Downloads */
 /** @typedef {import("./protocol.js").BootOptions} BootOptions */
 /** @typedef {import("./protocol.js").Phase} Phase */
-/** @typedef {{version: string, schema: number, wheel: string, micropip: string, pyodide_http: string}} Manifest */
 
 /**
  * What Python calls, as the module `durably_bridge`.
@@ -42,61 +42,29 @@ import { bridge as networkBridge, isOnline } from "./network.js";
 const HTTP_WHEEL = "/lib/pyodide_http.whl";
 
 /**
- * What a start needs from the server.
- *
- * @typedef {object} Parts
- * @property {Uint8Array} wheel
- * @property {Uint8Array} http
- * @property {string} micropip  URL of its wheel
- * @property {{name: string, source: string}[]} sources  the job files
- */
-
-/**
- * Ask for everything at once, and compute nothing yet. Not for Pyodide's own files: it fetches those itself, and asking twice costs
- * more than it saves.
- *
- * @param {BootOptions} options
- * @returns {{manifest: Promise<Manifest>, parts: Promise<Parts>}}
- */
-export function downloadParts({ runtime, jobs }) {
-  const manifestUrl = new URL("manifest.json", runtime).href;
-  const manifest = /** @type {Promise<Manifest>} */ (fetchJson(manifestUrl, "the manifest"));
-  /** @param {"wheel" | "micropip" | "pyodide_http"} part */
-  const urlOf = async (part) => new URL((await manifest)[part], manifestUrl).href;
-  const parts = async () => {
-    const [wheel, http, micropip, sources] = await Promise.all([
-      urlOf("wheel").then((url) => fetchBytes(url, "the wheel")),
-      urlOf("pyodide_http").then((url) => fetchBytes(url, "the wheel")),
-      urlOf("micropip"),
-      Promise.all(jobs.map(async (url) => ({ name: fileName(url), source: await fetchText(url, "the job file") }))),
-    ]);
-    return { wheel, http, micropip, sources };
-  };
-  const downloads = { manifest, parts: parts() };
-  // Whoever waits for them is told; until then it is nobody's.
-  for (const download of Object.values(downloads)) download.catch(() => {});
-  return downloads;
-}
-
-/**
  * Start Python, with our package and what the job files require in it.
  *
  * @param {BootOptions} options
- * @param {Promise<Parts>} downloads
+ * @param {Downloads} downloads
  * @param {(phase: Phase) => void} onPhase
  * @param {() => void} onBroken  called when the interpreter is beyond repair: out of memory, or a bug in it
  * @returns {Promise<Pyodide>}
  */
-export async function bootPython({ pyodide: indexURL, requirements }, downloads, onPhase, onBroken) {
-  const [pyodide, { wheel, http, micropip }] = await Promise.all([loadPyodide(indexURL), downloads]);
+export async function bootPython(options, downloads, onPhase, onBroken) {
+  const [{ pyodide, restored }, { manifest, wheel, http }] = await Promise.all([startInterpreter(options, downloads), downloads.parts]);
   /** @type {{_api: {on_fatal?: () => void}}} */ (/** @type {unknown} */ (pyodide))._api.on_fatal = onBroken;
+  // A memory has the modules that are in it, and no file.
   pyodide.unpackArchive(wheel, "wheel");
   // Stays packed: few jobs need it, and those import it from the archive.
   pyodide.FS.writeFile(HTTP_WHEEL, http);
   pyodide.registerJsModule("durably_network", networkBridge);
-  if (requirements.length > 0) {
-    onPhase("requirements");
-    await install(pyodide, micropip, requirements);
+  if (restored) settle(pyodide);
+  downloads.progress.python?.complete();
+  const packages = await downloads.packages;
+  if (packages.size > 0 || options.requirements.length > 0) onPhase("requirements");
+  if (packages.size > 0) await loadPackages(pyodide, packages);
+  if (options.requirements.length > 0) {
+    await install(pyodide, new URL(manifest.micropip, options.runtime).href, options.requirements);
   }
   return pyodide;
 }
@@ -142,16 +110,32 @@ export function startOffloaded(pyodide, sources) {
   return answer;
 }
 
-/** @param {string} indexURL */
-async function loadPyodide(indexURL) {
+/**
+ * @param {Pyodide} pyodide
+ * @param {import("./downloads.js").Packages} packages
+ */
+async function loadPackages(pyodide, packages) {
+  /** @type {Record<string, () => Promise<Response>>} */
+  const answers = {};
+  await Promise.all(
+    [...packages.values()].map(async ({ url, bytes }) => {
+      const content = await bytes;
+      answers[url] = async () => new Response(content);
+    }),
+  );
+  /** @type {string[]} */
+  const complaints = [];
+  const names = [...packages.keys()];
+  const settings = { messageCallback() {}, errorCallback: (/** @type {string} */ text) => void complaints.push(text) };
   try {
-    // A plain file of the runtime, whatever bundled this one: bundlers leave the import as it is.
-    const { loadPyodide: load } = await import(/* @vite-ignore */ /* webpackIgnore: true */ `${indexURL}pyodide.mjs`);
-    return /** @type {Pyodide} */ (await load({ indexURL }));
+    await answering(answers, () => pyodide.loadPackage(names, settings));
   } catch (error) {
-    throw new DurablyError("BootFailed", `Python could not be started from ${indexURL}: ${failureOf(error).message}`, {
-      cause: error,
-    });
+    complaints.push(String(lastLine(error)));
+  }
+  // What goes wrong with a package is said, and not raised.
+  const missing = names.filter((name) => !(name in pyodide.loadedPackages));
+  if (missing.length > 0) {
+    throw new DurablyError("RequirementFailed", `${missing.join(", ")} could not be loaded: ${complaints.join(" ")}`);
   }
 }
 
@@ -191,9 +175,4 @@ async function install(pyodide, micropip, requirements) {
  */
 function lastLine(error) {
   return failureOf(error).message.trim().split("\n").at(-1);
-}
-
-/** @param {string} url */
-function fileName(url) {
-  return decodeURIComponent(new URL(url).pathname.split("/").at(-1) ?? "");
 }

@@ -21,7 +21,8 @@
  * @typedef {object} SharedOptions
  * @property {number} [requestTimeout]  Milliseconds until an unanswered request rejects with `TimeoutError`; 60,000 by default.
  * @property {(status: Status, detail: StatusDetail) => void} [onStatus]  Called with each change of `status`, and with each phase of
- *   the start: `locking`, `opening`, `python`, `requirements`, `jobs`, `running`.
+ *   the start: `locking`, `opening`, `python`, `requirements`, `jobs`, `running`. In a phase that downloads, it is called again
+ *   while the bytes come in, with `loaded` and `total`.
  */
 
 /**
@@ -39,7 +40,9 @@
  * @property {string | URL} [base]  The path that this site owns on its origin, relative to the page; by default the folder above
  *   this file's. What is stored belongs to it.
  * @property {string | URL} [runtime]  The folder with Pyodide, SQLite and the wheels; by default this file's.
- * @property {string | URL} [pyodide]  The folder with Pyodide; by default `pyodide/` in `runtime`.
+ * @property {string | URL} [pyodide]  The folder with Pyodide; by default what the runtime was built with, `pyodide/` in it or a CDN.
+ * @property {boolean} [snapshot]  Whether Python goes on from a memory that was made with the site, which is most of a fast start; `true` by
+ *   default. Then the seed of string hashes is the same in every start of that site, and known: with `false` it is a new one each time.
  * @property {"auto" | "follower"} [role]  With `auto` this tab runs the jobs when no other one does; a `follower` never does, and
  *   its requests wait while there is no tab that does.
  * @property {number} [hangTimeout]  Milliseconds without a sign of life after which the worker that runs the jobs is ended and

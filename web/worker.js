@@ -6,6 +6,7 @@
  */
 
 import { Desk } from "./desk.js";
+import { Downloads } from "./downloads.js";
 import { Early } from "./early.js";
 import { DurablyError, errorOf, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
@@ -15,7 +16,7 @@ import { openDatabase } from "./opfs.js";
 import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
-import { bootPython, downloadParts, startEngine } from "./python.js";
+import { bootPython, startEngine } from "./python.js";
 import { loadSqlite } from "./sqlite.js";
 import { Followers, ToLeader } from "./tabs.js";
 
@@ -53,9 +54,12 @@ function tell(message) {
   postMessage(message);
 }
 
-/** @param {import("./protocol.js").Phase} phase */
-function reach(phase) {
-  desk.reach(phase, Math.round(performance.now()));
+/**
+ * @param {import("./protocol.js").Phase} phase
+ * @param {import("./progress.js").Bytes} [bytes]  of what it downloads
+ */
+function reach(phase, bytes) {
+  desk.reach(phase, Math.round(performance.now()), bytes);
 }
 
 /** @param {BootOptions} options */
@@ -77,7 +81,7 @@ async function boot(options) {
   const { asleep } = await line.won;
   // To sleep is not to die.
   if (asleep) aftermath = { orphaned: true, blamed: null };
-  const downloads = downloadParts(options);
+  const downloads = new Downloads(options, (phase, bytes) => desk.load(phase, bytes));
   let database;
   try {
     database = await own(place, options, asleep);
@@ -170,17 +174,19 @@ function requireOpen() {
 
 /**
  * @param {{connection: import("./sqlite.js").Connection, holds: () => boolean}} database
- * @param {ReturnType<typeof downloadParts>} downloads
+ * @param {Downloads} downloads
  * @param {BootOptions} options
  */
 async function runJobs({ connection, holds }, downloads, options) {
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
   desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq(), holds);
-  reach("python");
+  /** @param {import("./protocol.js").Phase} phase */
+  const reachWith = (phase) => reach(phase, downloads.progress[phase]?.bytes);
+  reachWith("python");
   // Nothing of it answers any more. The page starts another worker when this one is gone.
   const broken = () => close();
-  const pyodide = await bootPython(options, downloads.parts, reach, broken);
+  const pyodide = await bootPython(options, downloads, reachWith, broken);
   reach("jobs");
   const bridge = {
     /** @param {string} text */

@@ -6,7 +6,8 @@
 
 import { openDatabase } from "./durably-web/opfs.js";
 import { placeOf } from "./durably-web/place.js";
-import { bootPython, downloadParts } from "./durably-web/python.js";
+import { Downloads } from "./durably-web/downloads.js";
+import { bootPython } from "./durably-web/python.js";
 import { loadSqlite } from "./durably-web/sqlite.js";
 
 const RUNTIME = new URL("durably-web/", import.meta.url).href;
@@ -22,10 +23,10 @@ from durably_web import Durably, job
 
 async function measure({ durability, modules, ...settings }) {
   const place = await placeOf(new URL(".", import.meta.url).pathname, `bench-${durability}`);
-  const options = { runtime: RUNTIME, pyodide: `${RUNTIME}pyodide/`, jobs: [], requirements: [] };
+  const options = { runtime: RUNTIME, pyodide: null, snapshot: true, jobs: [], requirements: [] };
   const connection = await openDatabase(await loadSqlite(RUNTIME), place, durability);
   // As in the engine's worker, Python only starts when the database is open.
-  const pyodide = await bootPython(options, downloadParts(options).parts, () => {}, () => {});
+  const pyodide = await bootPython(options, new Downloads(options), () => {}, () => {});
   try {
     pyodide.FS.mkdir(FOLDER);
     for (const name of modules) {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import hashlib
 import io
 import json
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +36,8 @@ def runtime(site_directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def manifest(runtime: Path) -> dict[str, str]:
-    content: dict[str, str] = json.loads((runtime / "manifest.json").read_text())
+def manifest(runtime: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((runtime / "manifest.json").read_text())
     return content
 
 
@@ -57,10 +59,34 @@ def run_python(runtime: Path, root: Path) -> RunPython:
     return run
 
 
-def test_the_manifest_names_files_that_exist(runtime: Path, manifest: dict[str, str]) -> None:
-    assert set(manifest) == {"version", "schema", "wheel", "micropip", "pyodide_http"}
-    for name in ("wheel", "micropip", "pyodide_http"):
-        assert (runtime / manifest[name]).is_file()
+def test_the_manifest_describes_files_that_exist(runtime: Path, manifest: dict[str, Any]) -> None:
+    assert set(manifest) == {
+        *("version", "schema", "wheel", "micropip", "pyodide_http"),
+        *("pyodide", "stdlib", "snapshot", "lock", "packages", "files"),
+    }
+    for name in ("wheel", "micropip", "pyodide_http", "stdlib", "snapshot"):
+        assert manifest[name] in manifest["files"]
+    for folder in ("pyodide", "sqlite", "wheels"):
+        there = {path.relative_to(runtime).as_posix() for path in (runtime / folder).iterdir()}
+        # The lock itself is in the manifest.
+        assert there - {"pyodide/pyodide-lock.json"} == {
+            name for name in manifest["files"] if name.startswith(f"{folder}/")
+        }
+    for name, described in manifest["files"].items():
+        data = (runtime / name).read_bytes()
+        digest = base64.b64encode(hashlib.sha384(data).digest()).decode()
+        assert described == {"bytes": len(data), "integrity": f"sha384-{digest}"}, name
+    assert manifest["lock"] == json.loads((runtime / "pyodide" / "pyodide-lock.json").read_text())
+    assert manifest["lock"]["packages"] == {}
+
+
+def test_the_memory_of_python_knows_nothing_of_this_machine(
+    runtime: Path, manifest: dict[str, Any], root: Path
+) -> None:
+    memory = gzip.decompress((runtime / manifest["snapshot"]).read_bytes())
+    for trace in (str(root), sys.prefix, str(Path(sys.executable).resolve())):
+        assert trace.encode() not in memory, trace
+    assert b"/home/pyodide/durably_web/browser.py" in memory
 
 
 def test_the_site_has_everything_that_a_page_loads(site_directory: Path, runtime: Path) -> None:
@@ -72,7 +98,7 @@ def test_the_site_has_everything_that_a_page_loads(site_directory: Path, runtime
     assert not list(site_directory.rglob("package.json"))
 
 
-def test_the_wheel_is_what_its_record_says(runtime: Path, manifest: dict[str, str]) -> None:
+def test_the_wheel_is_what_its_record_says(runtime: Path, manifest: dict[str, Any]) -> None:
     with zipfile.ZipFile(runtime / manifest["wheel"]) as wheel:
         names = wheel.namelist()
         (record,) = [name for name in names if name.endswith(".dist-info/RECORD")]
@@ -85,7 +111,7 @@ def test_the_wheel_is_what_its_record_says(runtime: Path, manifest: dict[str, st
             assert (digest, size) == (f"sha256={expected}", str(len(data))), path
 
 
-def test_the_wheel_has_byte_code_for_every_module_and_no_command_line(runtime: Path, manifest: dict[str, str]) -> None:
+def test_the_wheel_has_byte_code_for_every_module_and_no_command_line(runtime: Path, manifest: dict[str, Any]) -> None:
     with zipfile.ZipFile(runtime / manifest["wheel"]) as wheel:
         names = set(wheel.namelist())
     sources = {Path(name) for name in names if name.endswith(".py")}

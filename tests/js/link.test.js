@@ -108,7 +108,7 @@ test("the worker is told where everything is, in absolute addresses", async () =
   assert.deepEqual(options.requirements, ["a-package", "https://example.org/site/wheels/x.whl"]);
   assert.equal(options.runtime, "https://example.org/site/rt/");
   assert.equal(options.durability, "full");
-  assert.equal(options.pyodide, "https://example.org/site/rt/pyodide/");
+  assert.equal(options.pyodide, null);
   assert.equal(options.role, "auto");
   assert.deepEqual(options.encryptionKeys, []);
 });

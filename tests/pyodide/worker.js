@@ -2,18 +2,19 @@
 
 import { openDatabase } from "./durably-web/opfs.js";
 import { placeOf } from "./durably-web/place.js";
-import { bootPython, downloadParts } from "./durably-web/python.js";
+import { Downloads } from "./durably-web/downloads.js";
+import { bootPython } from "./durably-web/python.js";
 import { loadSqlite } from "./durably-web/sqlite.js";
 
 const runtime = new URL("durably-web/", import.meta.url).href;
-const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: `${runtime}pyodide/`, requirements: [], durability: "full" };
+const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: null, snapshot: true, requirements: [], durability: "full" };
 
 let connection;
 let cases = 0;
 
 async function boot() {
   const sqlite3 = await loadSqlite(runtime);
-  const pyodide = await bootPython(options, downloadParts(options).parts, () => {}, () => {});
+  const pyodide = await bootPython(options, new Downloads(options), () => {}, () => {});
   pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {}, broken() {} });
   pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
   const { run } = pyodide.pyimport("tests.pyodide.in_worker");
