@@ -28,8 +28,8 @@ import { Progress } from "./progress.js";
  *
  * @typedef {object} PythonFiles
  * @property {string} indexURL  their folder
- * @property {Promise<{loadPyodide: typeof import("pyodide").loadPyodide}>} module
- * @property {Promise<{default: any}>} machine  the module that goes with the WebAssembly
+ * @property {() => Promise<{loadPyodide: typeof import("pyodide").loadPyodide}>} module
+ * @property {() => Promise<{default: any}>} machine  the module that goes with the WebAssembly
  * @property {() => Promise<Response>} wasm
  * @property {Promise<Uint8Array<ArrayBuffer>>} stdlib
  * @property {Promise<Uint8Array<ArrayBuffer>> | null} snapshot
@@ -142,12 +142,13 @@ export class Downloads {
       snapshot: snapshot ? fetchPart(manifest.snapshot, "the memory of Python").then(unpacked) : null,
       lock: this.#lock(manifest),
     };
-    for (const file of [files.module, files.machine, files.stdlib, files.snapshot, files.lock]) if (file) quietly(file);
+    for (const file of [files.stdlib, files.snapshot, files.lock]) if (file) quietly(file);
     return files;
   }
 
   /**
    * Of the site itself. WebAssembly is compiled while it comes in, and browsers keep the result: for both it has to come as it is.
+   * The modules begin to work when they are imported, and that has to wait for the database.
    *
    * @param {Manifest} manifest
    * @param {string} indexURL
@@ -173,7 +174,7 @@ export class Downloads {
       taken = true;
       return response;
     };
-    return { module: load("pyodide.mjs"), machine: load("pyodide.asm.mjs"), wasm };
+    return { module: () => load("pyodide.mjs"), machine: () => load("pyodide.asm.mjs"), wasm };
   }
 
   /**
@@ -221,24 +222,25 @@ export class Downloads {
  * @param {(name: string, what: string) => Promise<Uint8Array<ArrayBuffer>>} fetchPart
  */
 function verifiedFiles({ pyodide, files }, fetchPart) {
-  /** @param {string} name */
-  const bytesOf = async (name) => {
-    if (!files[`${pyodide}${name}`]) throw new DurablyError("BootFailed", `the manifest does not describe ${pyodide}${name}`);
-    return fetchPart(`${pyodide}${name}`, "Python's file");
-  };
-  /** @param {string} name */
-  const load = async (name) => {
-    const url = URL.createObjectURL(new Blob([await bytesOf(name)], { type: "text/javascript" }));
+  const [module, machine, code] = PYODIDE.map((name) => {
+    const described = files[`${pyodide}${name}`];
+    const bytes = described
+      ? fetchPart(`${pyodide}${name}`, "Python's file")
+      : Promise.reject(new DurablyError("BootFailed", `the manifest does not describe ${pyodide}${name}`));
+    quietly(bytes);
+    return bytes;
+  });
+  /** @param {Promise<Uint8Array<ArrayBuffer>>} bytes */
+  const load = async (bytes) => {
+    const url = URL.createObjectURL(new Blob([await bytes], { type: "text/javascript" }));
     try {
       return await import(/* @vite-ignore */ /* webpackIgnore: true */ url);
     } finally {
       URL.revokeObjectURL(url);
     }
   };
-  const bytes = bytesOf("pyodide.asm.wasm");
-  quietly(bytes);
-  const wasm = async () => new Response(await bytes, { headers: { "Content-Type": "application/wasm" } });
-  return { module: load("pyodide.mjs"), machine: load("pyodide.asm.mjs"), wasm };
+  const wasm = async () => new Response(await code, { headers: { "Content-Type": "application/wasm" } });
+  return { module: () => load(module), machine: () => load(machine), wasm };
 }
 
 /** @param {Uint8Array<ArrayBuffer>} packed */

@@ -75,8 +75,13 @@ export async function fetchBytes(url, what, described, onBytes = () => {}) {
     counted += more;
     if (more > 0) onBytes(more);
   };
-  for (const cache of /** @type {RequestCache[]} */ (["force-cache", "reload"])) {
-    const bytes = await collect(await fetchFile(url, what, cache), count);
+  for (const cache of /** @type {const} */ (["force-cache", "reload"])) {
+    // Whatever the cache says, also that there is no such file, the server may know better.
+    const response = await fetchFile(url, what, cache).catch((error) => {
+      if (cache === "reload") throw error;
+    });
+    if (!response) continue;
+    const bytes = await collect(response, count);
     if ((await integrityOf(bytes)) === described.integrity) return bytes;
   }
   throw new DurablyError(

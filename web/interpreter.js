@@ -55,7 +55,7 @@ async function restore(files) {
  * @returns {Promise<Pyodide>}
  */
 async function load({ indexURL, module, machine, wasm, stdlib, lock }, snapshot) {
-  const [{ loadPyodide }, { default: createPyodideModule }, library, lockFileContents] = await Promise.all([module, machine, stdlib, lock]);
+  const [{ loadPyodide }, { default: createPyodideModule }, library, lockFileContents] = await Promise.all([module(), machine(), stdlib, lock]);
   const code = await wasm();
   // Pyodide would wait for it for ever.
   if (!code.ok) throw new DurablyError("NotFound", `${code.url} could not be fetched: the server answered ${code.status}`);

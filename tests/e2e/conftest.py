@@ -31,8 +31,12 @@ globalThis.Worker = class extends Worker {
 CREATE = """async ({ early = false, ...options }) => {
   const { createDurably } = await import("./durably-web/client.js");
   globalThis.statuses = [];
+  globalThis.downloads = [];
   try {
-    const onStatus = (status, { phase, error }) => statuses.push([status, phase ?? null, error?.name ?? null]);
+    const onStatus = (status, { phase, loaded, total, error }) => {
+      statuses.push([status, phase ?? null, error?.name ?? null]);
+      if (total !== undefined) downloads.push([phase, loaded, total]);
+    };
     globalThis.durably = await createDurably({ jobs: "jobs.py", onStatus, ...options });
     globalThis.events = [];
     durably.on("*", (event) => events.push(event));
