@@ -15,28 +15,28 @@ const SPEAKS_OF_NETWORK = /^(Failed to fetch|NetworkError when|Load failed|The n
 
 const own = globalThis.fetch;
 
-let online = globalThis.navigator?.onLine ?? true;
+/** @type {boolean | undefined} what was heard last */
+let heard;
 
 /** @type {((online: boolean) => void)[]} */
 const listeners = [];
 
 /**
- * The browser says that there is a network, or none. The page hears of it as well as its worker, and neither in every browser.
+ * The browser says that there is a network, or none. In Chromium the page hears of it, and its workers only see `onLine` change.
  *
- * @param {boolean} now
+ * @param {boolean} online
  */
-export function hear(now) {
-  const changed = now !== online;
-  online = now;
-  if (changed) for (const listener of listeners) listener(online);
+export function hear(online) {
+  heard = online;
+  for (const listener of listeners) listener(online);
 }
 
 export function isOnline() {
-  return online;
+  return (heard ?? true) && (globalThis.navigator?.onLine ?? true);
 }
 
-/** @param {(online: boolean) => void} listener  called at each change */
-export function onChange(listener) {
+/** @param {(online: boolean) => void} listener  called whenever something is heard, also if it is the same */
+export function onHearing(listener) {
   listeners.push(listener);
 }
 
@@ -98,7 +98,7 @@ export function place(address) {
 export function explainAtOnce(address) {
   const url = new URL(address, globalThis.location.href);
   const where = place(address);
-  if (!online) return ["Offline", `${where} cannot be reached: the browser is offline`, false];
+  if (!isOnline()) return ["Offline", `${where} cannot be reached: the browser is offline`, false];
   if (globalThis.isSecureContext && globalThis.location.protocol === "https:" && url.protocol === "http:" && !isLoopback(url)) {
     const advice = "ask for it by https, or from a server";
     return ["MixedContent", `${where} is not asked: this page came over https, and may not ask over http; ${advice}`, false];
@@ -120,7 +120,7 @@ export async function explain(address) {
   const where = place(address);
   const there = await answers(new URL("/", where).href, { mode: "no-cors", method: "HEAD" });
   // It may have gone in the meantime.
-  if (!online) return explain(address);
+  if (!isOnline()) return explain(address);
   if (!there) return ["Unreachable", unreachable(where)];
   return [
     "CrossOriginRefused",
@@ -136,7 +136,7 @@ export async function explain(address) {
  * @returns {Promise<boolean>}
  */
 export async function reachesHome() {
-  if (!online) return false;
+  if (!isOnline()) return false;
   // HEAD is what no service worker of ours answers.
   return answers(globalThis.location.href, { method: "HEAD" });
 }

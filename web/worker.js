@@ -10,7 +10,7 @@ import { Downloads } from "./downloads.js";
 import { Early } from "./early.js";
 import { DurablyError, errorOf, failureOf } from "./failures.js";
 import { Candidacy, holdLifeline } from "./leader.js";
-import { hear, isOnline, onChange, watchNetwork } from "./network.js";
+import { hear, isOnline, onHearing, watchNetwork } from "./network.js";
 import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
 import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
@@ -208,7 +208,7 @@ async function runJobs({ connection, holds }, downloads, options) {
   const own = engine;
   // It may have changed while Python started.
   own.hear_of_network(isOnline());
-  onChange(own.hear_of_network);
+  onHearing(own.hear_of_network);
   await untilItPasses(() => desk.hire(own));
   await untilItPasses(async () => {
     const outcome = JSON.parse(await own.begin());

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably_web.errors import Fatal
+from durably_web.jobs import Options
 from durably_web.retry import Debounce, RateLimit, Retry
 
 
@@ -124,6 +125,14 @@ def test_jitter_takes_up_to_half_of_the_delay_away(
     assert 0 <= steady <= limit
     assert steady / 2 <= policy.delay(attempt, lambda: random) <= steady
     assert policy.delay(attempt, lambda: 0.0) == steady / 2
+
+
+def test_waiting_for_the_network_is_for_steps() -> None:
+    assert Retry().when_offline == "count"
+    with pytest.raises(ValueError, match="'wait' or 'count'"):
+        Retry(when_offline="retry")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="for a step"):
+        Options(retry=Retry(when_offline="wait")).check()
 
 
 def test_limits_that_cannot_be_are_refused() -> None:
