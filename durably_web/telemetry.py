@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ except ImportError as error:
 
 from durably_web import __version__, failures
 from durably_web.errors import Conflict, RunSuspended, StoreError
+from durably_web.redaction import redacted_trace
 from durably_web.store.batch import Operation, Rows
 from durably_web.store.operations.building import operation
 
@@ -277,7 +279,14 @@ def _current(span: trace.Span) -> Iterator[None]:
 
 
 def _fail(span: trace.Span, error: Exception) -> None:
-    span.record_exception(error)
+    # As it is stored: what traces are sent to is nobody's place for secrets either.
+    span.record_exception(
+        error,
+        attributes={
+            "exception.message": failures.message_of(error),
+            "exception.stacktrace": redacted_trace(traceback.format_exception(error)),
+        },
+    )
     span.set_attribute("error.type", _type_of(error))
     span.set_status(trace.StatusCode.ERROR, failures.describe(error))
 

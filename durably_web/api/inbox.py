@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from durably_web import codec
+from durably_web import codec, failures
 from durably_web.api import Response, error_response
 from durably_web.api.parsing import BadRequest, Request, request_id
 from durably_web.api.routes import made, trigger_asked, triggers_asked
@@ -42,7 +42,7 @@ async def admit(durably: Durably, request: Request, received_at: int) -> Respons
         except StoreError:
             raise
         except Exception as error:
-            refusals = list(_refusals(durably, request, run_id, received_at, f"{type(error).__name__}: {error}"))
+            refusals = list(_refusals(durably, request, run_id, received_at, failures.describe(error)))
         await _store(durably, refusals)
         answers = [{"runId": one.run_id, "disposition": "created"} for one in refusals]
         return Response(200, answers[0] if request.path == "/trigger" else answers)
