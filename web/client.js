@@ -20,6 +20,7 @@ import { call, Hearing } from "./hearing.js";
 import { Http } from "./http.js";
 import { Jobs } from "./jobs.js";
 import { Link } from "./link.js";
+import { Offline } from "./offline.js";
 import { planOf } from "./options.js";
 import { keysOf, onlyLimits, subscribeOptions } from "./wire.js";
 
@@ -35,6 +36,7 @@ export { DurablyError };
 /** @typedef {import("./types.js").Run} Run */
 /** @typedef {import("./types.js").RunFilter} RunFilter */
 /** @typedef {import("./types.js").Selection} Selection */
+/** @typedef {import("./types.js").Site} Site */
 /** @typedef {import("./types.js").Stats} Stats */
 /** @typedef {import("./types.js").Status} Status */
 /** @typedef {import("./types.js").StatusDetail} StatusDetail */
@@ -56,7 +58,7 @@ export async function createDurably(options) {
   if ("boot" in plan && options.encryptionKey !== undefined) plan.boot.encryptionKeys = await keysOf(options.encryptionKey);
   const durably = new Durably(
     (told) => ("server" in plan ? new Http(plan.server, { ...plan, ...told }) : new Link(plan.boot, { ...plan, ...told })),
-    { onStatus: options.onStatus, inPage: "boot" in plan },
+    { onStatus: options.onStatus, inPage: "boot" in plan, keep: "boot" in plan && plan.offline ? plan.boot.runtime : undefined },
   );
   await durably.started;
   return durably;
@@ -68,13 +70,16 @@ export class Durably extends Asking {
   #following;
   #hearing;
   #inPage;
+  /** @type {Offline | undefined} */
+  #offline;
   #jobs = new Jobs(this);
 
   /**
    * @param {(told: import("./types.js").Told) => import("./types.js").Transport} connect
-   * @param {{onStatus?: (status: Status, detail: StatusDetail) => void, inPage: boolean}} settings
+   * @param {{onStatus?: (status: Status, detail: StatusDetail) => void, inPage: boolean, keep?: string}} settings  `keep`: the folder of the
+   *   runtime whose site is kept for offline use
    */
-  constructor(connect, { onStatus = () => {}, inPage }) {
+  constructor(connect, { onStatus = () => {}, inPage, keep }) {
     /** @type {import("./types.js").Transport["request"]} */
     const request = (...details) => this.#transport.request(...details);
     super(request);
@@ -106,6 +111,12 @@ export class Durably extends Asking {
         if (event.type !== "journal") this.#hearing.hear(event);
       },
     });
+    if (keep === undefined) return;
+    const head = { seq: null, runId: null, jobName: null, labels: {} };
+    this.#offline = new Offline(keep, (type, version) => {
+      this.#hearing.hear({ type, ...head, timestamp: new Date().toISOString(), version });
+    });
+    void this.#offline.start(this.ready);
   }
 
   /** @internal Resolves when requests are accepted; rejects when the start failed before. */
@@ -234,12 +245,23 @@ export class Durably extends Asking {
   }
 
   /**
+   * Whether this site is kept in this browser for use without a network, and whether a new version of it waits. The events `site:stored`
+   * and `site:update` tell of changes.
+   *
+   * @returns {Site}
+   */
+  get site() {
+    return this.#offline?.site ?? { stored: false, update: null };
+  }
+
+  /**
    * Let go of everything: in a page, the engine finishes its current steps, within bounds, and the worker ends. What still waits for
    * an answer rejects with `StoreUnavailable`. Safe to call twice.
    *
    * @returns {Promise<void>}
    */
   close() {
+    this.#offline?.close();
     return this.#transport.close();
   }
 

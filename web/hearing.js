@@ -11,7 +11,6 @@
 import { failureOf, invalid } from "./failures.js";
 
 /** @typedef {import("./types.js").DurablyEvent} DurablyEvent */
-/** @typedef {import("./types.js").EventType} EventType */
 /** @typedef {(event: any) => void} Listener */
 
 /**
@@ -22,9 +21,9 @@ import { failureOf, invalid } from "./failures.js";
  */
 
 /**
- * Every type that there is; `durably_web/events.py` has the same.
+ * Every type that the engine has; `durably_web/events.py` has the same.
  *
- * @type {readonly EventType[]}
+ * @type {readonly (keyof import("./types.js").EventDetails)[]}
  */
 export const EVENT_TYPES = [
   "run:trigger",
@@ -52,6 +51,18 @@ export const EVENT_TYPES = [
   "network:offline",
   "network:online",
 ];
+
+/**
+ * What the page itself tells.
+ *
+ * @type {readonly (keyof import("./types.js").PageEventDetails)[]}
+ */
+export const PAGE_EVENT_TYPES = ["site:stored", "site:update"];
+
+/** @type {readonly string[]} */
+const KNOWN = [...EVENT_TYPES, ...PAGE_EVENT_TYPES];
+/** @type {readonly string[]} */
+const OF_PAGE = PAGE_EVENT_TYPES;
 
 // Live events come out of order by those at most that one request changed, or one turn of the engine's event loop stored together.
 const DISORDER = 4096;
@@ -88,9 +99,9 @@ export class Hearing {
     this.#ownClock = ownClock;
   }
 
-  /** The types of events that somebody listens to. */
+  /** The types of events of the engine that somebody listens to. */
   get types() {
-    return [...this.#listeners].flatMap(([type, { size }]) => (size > 0 ? [type] : []));
+    return [...this.#listeners].flatMap(([type, { size }]) => (size > 0 && !OF_PAGE.includes(type) ? [type] : []));
   }
 
   /**
@@ -99,8 +110,8 @@ export class Hearing {
    * @returns {() => void} unsubscribe
    */
   on(type, listener) {
-    if (type !== "*" && !EVENT_TYPES.includes(/** @type {EventType} */ (type))) {
-      throw invalid(`there is no event ${JSON.stringify(type)}; there are ${EVENT_TYPES.join(", ")}, and "*" for all`);
+    if (type !== "*" && !KNOWN.includes(type)) {
+      throw invalid(`there is no event ${JSON.stringify(type)}; there are ${KNOWN.join(", ")}, and "*" for all`);
     }
     if (typeof listener !== "function") throw invalid(`the listener for ${type} is a function, not ${listener}`);
     const entry = { listener, seq: this.#newest, time: Date.now() };

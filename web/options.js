@@ -13,7 +13,7 @@ import { invalid } from "./failures.js";
  * What to connect to: a server, or a worker that is started with `boot`.
  *
  * @typedef {{server: {url: string, credentials: RequestCredentials}, requestTimeout: number}
- *   | {boot: import("./protocol.js").BootOptions, hangTimeout: number, requestTimeout: number}} Plan
+ *   | {boot: import("./protocol.js").BootOptions, offline: boolean, hangTimeout: number, requestTimeout: number}} Plan
  */
 
 // By this name, because a bundler would take `new URL(".", import.meta.url)` for a file that it has to move.
@@ -32,6 +32,7 @@ const PAGE = [
   "pyodide",
   "snapshot",
   "role",
+  "offline",
   "hangTimeout",
 ];
 
@@ -60,8 +61,10 @@ export function planOf(options) {
   }
   const server = given.filter((name) => SERVER.includes(name));
   if (server.length > 0) throw invalid(`${server.join(", ")} would have no effect without url`);
-  const { hangTimeout = HANG_TIMEOUT_MS, ...page } = /** @type {PageOptions} */ (options);
-  return { boot: bootOf(page), hangTimeout: hangTimeout === 0 ? 0 : milliseconds(hangTimeout, "hangTimeout"), requestTimeout };
+  const { hangTimeout = HANG_TIMEOUT_MS, offline = true, ...page } = /** @type {PageOptions} */ (options);
+  if (typeof offline !== "boolean") throw invalid(`offline is true or false, not ${offline}`);
+  const patience = hangTimeout === 0 ? 0 : milliseconds(hangTimeout, "hangTimeout");
+  return { boot: bootOf(page), offline, hangTimeout: patience, requestTimeout };
 }
 
 /** @param {ServerOptions} options */

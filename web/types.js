@@ -45,6 +45,8 @@
  *   default. Then the seed of string hashes is the same in every start of that site, and known: with `false` it is a new one each time.
  * @property {"auto" | "follower"} [role]  With `auto` this tab runs the jobs when no other one does; a `follower` never does, and
  *   its requests wait while there is no tab that does.
+ * @property {boolean} [offline]  `false` does not have the site kept for offline use, where it is made for that. What another page had kept
+ *   stays.
  * @property {number} [hangTimeout]  Milliseconds without a sign of life after which the worker that runs the jobs is ended and
  *   started again; two minutes by default, 0 for never. Long computations belong into steps with `offload=True`.
  */
@@ -196,6 +198,12 @@
  */
 
 /**
+ * This site in this browser: whether all of it is kept for use without a network, and which new version waits for the next start, if any.
+ *
+ * @typedef {{stored: boolean, update: string | null}} Site
+ */
+
+/**
  * What each type of event is about.
  *
  * @typedef {{
@@ -226,7 +234,20 @@
  * }} EventDetails
  */
 
-/** @typedef {keyof EventDetails} EventType */
+/**
+ * What the page itself tells; nobody stores it, and no other tab passes it on.
+ *
+ * - `site:stored`: all of the site is kept in this browser, and works without a network.
+ * - `site:update`: a new version is there. It is taken at the next start.
+ *
+ * @typedef {{
+ *   ["site:stored"]: {version: string},
+ *   ["site:update"]: {version: string},
+ * }} PageEventDetails
+ */
+
+/** @typedef {EventDetails & PageEventDetails} AllDetails */
+/** @typedef {keyof AllDetails} EventType */
 
 /**
  * `seq` grows with every stored event; it is `null` for what is told but not stored.
@@ -236,7 +257,7 @@
 
 /**
  * @template {EventType} T
- * @typedef {EventHead & {type: T} & EventDetails[T]} EventOf
+ * @typedef {EventHead & {type: T} & AllDetails[T]} EventOf
  */
 
 /** @typedef {{[T in EventType]: EventOf<T>}[EventType]} DurablyEvent */
