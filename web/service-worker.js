@@ -225,7 +225,8 @@ function keyOf(path) {
 // not, because the old page is there until the new one is. So an empty page comes in between: once it is there the old one is gone, and
 // the new version can look whether any other is open.
 
-const EMPTY_PAGE = `<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>…</title>
+const HEAD = '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>…</title>';
+const EMPTY_PAGE = `${HEAD}
 <script>
   const { serviceWorker } = navigator;
   const again = () => location.reload();
@@ -239,7 +240,7 @@ const EMPTY_PAGE = `<!doctype html><meta charset="utf-8"><meta name="color-schem
   setTimeout(later, ${HAND_OVER_MS});
 </script>
 `;
-const AGAIN = '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><meta http-equiv="refresh" content="1"><title>…</title>';
+const AGAIN = `${HEAD}<meta http-equiv="refresh" content="1">`;
 
 /** Since when an empty page waits for an answer. */
 let handingOver = -Infinity;

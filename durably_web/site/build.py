@@ -3,7 +3,7 @@
 out/
 ├── the folder's files
 ├── .nojekyll           says whose folder this is, too
-├── service-worker.js   where it is for offline use
+├── service-worker.js   keeps all of it for offline use
 └── durably-web/        the runtime, with what the jobs require in its wheels/ and its lock
 """
 
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from durably_web.site import files
 from durably_web.site.problem import SiteProblem
+from durably_web.site.release import write_release
 from durably_web.site.runtime import Runtime
 from durably_web.site.source import RUNTIME_FOLDER, Source, read_source
 
@@ -76,6 +77,7 @@ def _assemble(source: Source, site: Path, runtime: Runtime, *, without: tuple[Pa
     files.copy_folder(source.folder, site, without=(*without, *unserved))
     shutil.copytree(runtime.served, site / RUNTIME_FOLDER)
     (site / MARKER).write_text(MARK)
+    write_release(site)
 
 
 def read_manifest(site: Path) -> dict[str, Any]:

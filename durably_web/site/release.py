@@ -1,20 +1,22 @@
 """A release of a site: which files it has, and the service worker that keeps them for use without a network.
 
-The service worker is one file at the site's root: what the release has, then the code of `durably-web/service-worker.js`. Any
-changed byte of the site changes that file, and a browser that compares it with the one that it has finds a new release.
+The service worker is one file at the site's root: what the release has, then the code of
+`durably-web/service-worker.js`. Any changed byte of the site changes that file, and a browser that compares it with the
+one that it has finds a new release.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from durably_web.site.files import integrity
+from durably_web.site.source import RUNTIME_FOLDER
+
 SERVICE_WORKER = "service-worker.js"
-_RUNTIME = "durably-web"
-_CODE = f"{_RUNTIME}/{SERVICE_WORKER}"
+_CODE = f"{RUNTIME_FOLDER}/{SERVICE_WORKER}"
 
 # What no page loads, and what hosts keep for themselves. A file that a host does not give out would be missing in every
 # visitor's copy, which then never gets complete.
@@ -24,8 +26,8 @@ _FOR_HOSTS = ("404.html", "CNAME", "_headers", "_redirects")
 def write_release(site: Path) -> str:
     """Make the finished site in the folder `site` work offline; gives the release's version.
 
-    Call it last: every file that changes later is one that browsers refuse. The same files give the same version and the
-    same bytes, and calling it again changes nothing.
+    Call it last: every file that changes later is one that browsers refuse. The same files give the same version and
+    the same bytes, and calling it again changes nothing.
 
     Raises `FileNotFoundError` where the folder has no runtime of durably_web.
     """
@@ -51,7 +53,7 @@ def write_withdrawal(site: Path) -> None:
 def release_files(site: Path) -> dict[str, dict[str, Any]]:
     """What a visitor's copy of the site consists of: each file's path, hash and size in bytes."""
     return {
-        name: {"integrity": _integrity(path), "bytes": path.stat().st_size}
+        name: {"integrity": integrity(path.read_bytes()), "bytes": path.stat().st_size}
         for name, path in sorted((path.relative_to(site).as_posix(), path) for path in site.rglob("*"))
         if path.is_file() and _is_kept(name)
     }
@@ -64,11 +66,6 @@ def _is_kept(name: str) -> bool:
     return not (own.startswith("README") or own.endswith(".map"))
 
 
-def _integrity(path: Path) -> str:
-    """The hash of a file as a browser compares it: subresource integrity."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()}"
-
-
 def _version(files: dict[str, dict[str, Any]], code: str) -> str:
     pairs = [(name, file["integrity"]) for name, file in files.items()]
     return hashlib.sha256(json.dumps([pairs, code]).encode()).hexdigest()[:16]
@@ -76,7 +73,7 @@ def _version(files: dict[str, dict[str, Any]], code: str) -> str:
 
 def _mark(site: Path, *, offline: bool) -> None:
     """Tell pages whether there is a service worker that they may register."""
-    path = site / _RUNTIME / "manifest.json"
+    path = site / RUNTIME_FOLDER / "manifest.json"
     manifest = json.loads(path.read_text("utf-8"))
     manifest.pop("offline", None)
     path.write_text(json.dumps({**manifest, **({"offline": True} if offline else {})}, indent=2) + "\n", "utf-8")

@@ -62,7 +62,7 @@ def run_python(runtime: Path, root: Path) -> RunPython:
 def test_the_manifest_describes_files_that_exist(runtime: Path, manifest: dict[str, Any]) -> None:
     assert set(manifest) == {
         *("version", "schema", "wheel", "micropip", "pyodide_http"),
-        *("pyodide", "stdlib", "snapshot", "lock", "packages", "files"),
+        *("pyodide", "stdlib", "snapshot", "lock", "packages", "files", "offline"),
     }
     for name in ("wheel", "micropip", "pyodide_http", "stdlib", "snapshot"):
         assert manifest[name] in manifest["files"]
