@@ -106,14 +106,13 @@ async function download(path) {
   // may be wrong all the same, so it is asked for once more, from the server itself.
   for (const cache of /** @type {const} */ (["no-cache", "reload"])) {
     try {
-      const response = await fetch(addressOf(path), { cache, integrity });
-      if (response.status === 200) return plain(response);
-      problem = `the server answered ${response.status}`;
+      // A page that says that there is no such file has another hash, too.
+      return plain(await fetch(addressOf(path), { cache, integrity }));
     } catch (error) {
-      problem = `the server cannot be reached, or has another version of it (${/** @type {Error} */ (error).message})`;
+      problem = /** @type {Error} */ (error).message;
     }
   }
-  throw new Error(`${path}: ${problem}`);
+  throw new Error(`${path}: the server cannot be reached, or does not have this version of it (${problem})`);
 }
 
 /**
