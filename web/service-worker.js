@@ -131,7 +131,9 @@ function plain(response) {
 // -- answering ---------------------------------------------------------------------------------------------
 
 worker.addEventListener("fetch", (event) => {
-  const { request } = event;
+  const { request, clientId } = event;
+  // A page that asks for something is there.
+  coming.delete(clientId);
   const path = request.method === "GET" ? pathOf(new URL(request.url), request.mode === "navigate") : undefined;
   if (path === undefined) return;
   event.respondWith(request.mode === "navigate" && request.destination === "document" ? openPage(event, path) : answer(request, path));

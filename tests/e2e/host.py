@@ -31,8 +31,7 @@ class _Handler(SiteHandler):
         super().__init__(*connection, base="/", directory=directory)
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
-        if self.path == self.host.fall_at:
-            self.host.fall()
+        if self.host.falls_at(self.path):
             self.close_connection = True
             return None
         return super().send_head()
@@ -67,8 +66,8 @@ class Host:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.asked: list[Asked] = []
-        # Whoever asks for this path takes the host down.
-        self.fall_at: str | None = None
+        self.fallen = threading.Event()
+        self._fall_at: str | None = None
         self._port = 0
         self._server: _Server | None = None
 
@@ -87,10 +86,20 @@ class Host:
             self._server.server_close()
         self._server = None
 
-    def fall(self) -> None:
-        """The same, in the middle of a request."""
-        self.fall_at = None
-        threading.Thread(target=self.stop, name="fall", daemon=True).start()
+    def fall_at(self, path: str) -> None:
+        """Whoever asks for this path takes the host down."""
+        self._fall_at = path
+
+    def falls_at(self, path: str) -> bool:
+        if path != self._fall_at:
+            return False
+        self._fall_at = None
+        threading.Thread(target=self._fall, name="fall", daemon=True).start()
+        return True
+
+    def _fall(self) -> None:
+        self.stop()
+        self.fallen.set()
 
 
 @contextmanager

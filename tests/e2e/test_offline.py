@@ -259,7 +259,7 @@ def test_no_tab_is_taken_along(
 
 
 def test_a_version_that_is_not_whole_is_refused(
-    open_browser: Callable[..., BrowserContext], host: Host, site: Path, site_directory: Path
+    open_browser: Callable[..., BrowserContext], host: Host, site: Path, site_directory: Path, tmp_path: Path
 ) -> None:
     address = f"{host.address}my-repo/"
     browser = open_browser()
@@ -268,10 +268,10 @@ def test_a_version_that_is_not_whole_is_refused(
     wait_until(page, STORED)
     before = kept(page)
 
-    reason = "this version of the site was not stored: version_jobs.py: the server cannot be reached, or does not have"
-
-    def refused() -> None:
+    def refused(spoil: Callable[[], object], file: str) -> None:
+        reason = f"this version of the site was not stored: {file}"
         with page.expect_console_message(lambda message: reason in message.text, timeout=60_000):
+            spoil()
             update(page)
         wait_until(page, "async () => !(await navigator.serviceWorker.getRegistration()).installing")
         assert kept(page) == before
@@ -281,17 +281,23 @@ def test_a_version_that_is_not_whole_is_refused(
         assert page.evaluate("durably.site") == {"stored": True, "update": None}
         assert page.evaluate(TELL) == ["one", "one in a worker of one"]
 
-    publish(site_directory, site, "two")
-    # The new list is there, and a file is still, or again, that of another version.
-    right = (site / "version_jobs.py").read_text()
-    (site / "version_jobs.py").write_text(right.replace("two", "six"))
-    refused()
-    (site / "version_jobs.py").unlink()
-    refused()
-    # The server goes while the last file is on its way.
-    (site / "version_jobs.py").write_text(right)
-    host.fall_at = "/my-repo/version_jobs.py"
-    refused()
+    fresh = tmp_path / "fresh"
+    publish(site_directory, fresh, "two")
+
+    def publish_half() -> None:
+        """The new list is there, and one file is still that of the version before."""
+        names = ["index.html", "lazy.js", "durably-web/offload-worker.js", "service-worker.js"]
+        for name in names:
+            shutil.copy(fresh / name, site / name)
+
+    def fall_midway() -> None:
+        host.fall_at("/my-repo/version_jobs.py")
+        shutil.copy(fresh / "version_jobs.py", site / "version_jobs.py")
+
+    refused(publish_half, "version_jobs.py: the server cannot be reached, or does not have this version of it")
+    refused((site / "version_jobs.py").unlink, "version_jobs.py: the server cannot be reached, or does not have")
+    refused(fall_midway, "")
+    assert host.fallen.wait(60)
 
     host.start()
     update(page)
