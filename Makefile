@@ -86,6 +86,7 @@ types: setup ## Types of the Python and the JavaScript, and of what the latter d
 	$(BIN)/mypy
 	@for folder in $(EXAMPLES); do (cd $$folder && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml *.py) || exit 1; done
 	$(NPM)/.bin/tsc --project web/jsconfig.json
+	$(NPM)/.bin/tsc --project web/jsconfig.worker.json
 	$(NPM)/.bin/tsc --project web/jsconfig.types.json
 	$(NPM)/.bin/tsc --project tests/types/tsconfig.json
 
