@@ -10,7 +10,7 @@ SITE := build/site
 SITE_SOURCES := $(shell find durably_web demo web scripts -type f -not -path '*/node_modules/*' -not -path '*/__pycache__/*')
 
 # Examples with job files. Each has a jobs.py, so they are checked one by one.
-EXAMPLES := $(dir $(wildcard examples/*/jobs.py))
+EXAMPLES := $(dir $(wildcard examples/*/jobs.py examples/*/site/jobs.py))
 
 JS_TESTS := $(shell find tests/js -name '*.test.*js' 2>/dev/null)
 

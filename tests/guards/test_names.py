@@ -43,7 +43,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def documented(root: Path) -> dict[str, set[str]]:
     """File → names that its examples import from the package itself."""
     found: dict[str, set[str]] = {}
-    patterns = ("*.md", "docs/**/*.md", "demo/*.py", "examples/*/*.py")
+    patterns = ("*.md", "docs/**/*.md", "demo/*.py", "examples/*/*.py", "examples/*/site/*.py")
     for path in (path for pattern in patterns for path in root.glob(pattern)):
         text = path.read_text()
         for names in re.findall(r"^from durably_web import \(?([\w\s,]+?)\)?(?:\s*#.*)?$", text, re.MULTILINE):
