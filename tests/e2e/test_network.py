@@ -16,6 +16,7 @@ import pytest
 
 from scripts.wheels import ROOT, download_wheels, pinned
 from tests.e2e.conftest import HERE, create, wait_until
+from tests.e2e.host import host_of, publish
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -256,3 +257,43 @@ def test_a_step_waits_until_the_network_is_back(
     assert create(other, jobs="network_jobs.py") == "leader"
     wait_until(other, ENDED, run_id)
     assert server.posted[2:] == [(f"{run_id}/send", '{"n": 1}')]
+
+
+def test_over_a_reload_without_a_network_and_without_a_way_out(
+    open_browser: Callable[..., BrowserContext], site_directory: Path, tmp_path: Path, server: Server, closed: str
+) -> None:
+    """The page comes from the service worker's copy."""
+    server.posted.clear()
+    site = tmp_path / "www" / "my-repo"
+    site.mkdir(parents=True)
+    shutil.copy(HERE / "jobs" / "network_jobs.py", site)
+    publish(site_directory, site, "one")
+    trigger = "url => durably.trigger('send', { url }).then(({ id }) => id)"
+    with host_of(site.parent) as host:
+        browser = open_browser()
+        page = browser.new_page()
+        page.goto(f"{host.address}my-repo/")
+        assert create(page, jobs="network_jobs.py") == "leader"
+        wait_until(page, "async () => durably.site.stored")
+        browser.set_offline(True)
+        run_id = page.evaluate(trigger, f"{server.address}/open/post")
+        wait_until(page, WAITS, run_id)
+        page.reload()
+        assert create(page, jobs="network_jobs.py") == "leader"
+        wait_until(page, WAITS, run_id)
+        assert server.posted == []
+        browser.set_offline(False)
+        wait_until(page, ENDED, run_id)
+        assert server.posted == [(f"{run_id}/send", '{"n": 1}')]
+        assert steps_of(page, run_id)["send"]["attempt"] == 1
+
+        # The browser says that there is a network, but neither the server nor the own site can be reached.
+        run_id = page.evaluate(trigger, f"{closed}/post")
+        wait_until(page, "async id => (await durably.getSteps(id)).some(({ status }) => status === 'retrying')", run_id)
+        assert len(steps_of(page, run_id)["send"]["attempts"]) == 1, "the own site is there: it counts"
+        host.stop()
+        run_id = page.evaluate(trigger, f"{closed}/post")
+        wait_until(page, WAITS, run_id)
+        step = steps_of(page, run_id)["send"]
+        assert (step["status"], step["waitsFor"], step["attempts"]) == ("waiting", "network", []), step
+        assert "could not be reached" in step["error"]
