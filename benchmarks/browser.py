@@ -15,7 +15,9 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.report import Bar, Figure, at_most, share
 from benchmarks.size import Size
 from scripts import chromium
+from scripts.build_runtime import NODE_MODULES
 from scripts.chromium import ChromiumMissing
+from scripts.runtime import package
 from scripts.serve import serve
 
 __all__ = ["BrowserError", "ChromiumMissing", "measure", "served"]
@@ -49,6 +51,8 @@ def served() -> Iterator[str]:
         for name in MODULES:
             shutil.copy(HERE / name, root / "modules" / name)
         (root / "durably-web").symlink_to(SITE / "durably-web")
+        # What a start is compared with.
+        (root / "stock").symlink_to(package(NODE_MODULES, "pyodide"))
         with serve(root, base=chromium.SETTINGS["BASE_PATH"]) as address:
             yield address
 

@@ -37,9 +37,9 @@ let ready = false;
 
 /**
  * @param {string} status
- * @param {{phase?: string, error?: Error}} [detail]
+ * @param {{phase?: string, loaded?: number, total?: number, error?: Error}} [detail]
  */
-function showStatus(status, { phase = "", error } = {}) {
+function showStatus(status, { phase = "", loaded = 0, total = 0, error } = {}) {
   /** @type {Record<string, string>} */
   const words = {
     starting: PHASES[phase] ?? "starting",
@@ -50,6 +50,9 @@ function showStatus(status, { phase = "", error } = {}) {
   };
   part("status").dataset.state = status === "leader" && phase in PHASES ? "starting" : status;
   part("status").textContent = words[status] ?? status;
+  // Bytes of what a first visit downloads. There is nothing to wait for when all of it comes from the cache.
+  const waiting = total > loaded;
+  Object.assign(/** @type {HTMLProgressElement} */ (part("loading")), { value: loaded, max: total || 1, hidden: !waiting });
   Object.assign(document.documentElement.dataset, { status, phase });
   if (status === "failed") notice(error?.message ?? "Something went wrong.", "failed");
   else if (error) notice(`${error.message}. It is being started again, and the runs go on.`);

@@ -47,6 +47,8 @@ const PYODIDE = ["pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm"];
 export class Downloads {
   #options;
   #onBytes;
+  /** @type {Promise<unknown>} */
+  #turn;
   /** @type {Promise<Manifest>} */
   manifest;
   /** @type {Promise<Parts>} */
@@ -63,11 +65,14 @@ export class Downloads {
   /**
    * @param {BootOptions} options
    * @param {(phase: import("./protocol.js").Phase, bytes: import("./progress.js").Bytes) => void} [onBytes]
-   * @param {Parts} [parts]  that somebody has downloaded already
+   * @param {object} [settings]
+   * @param {Promise<unknown>} [settings.turn]  Python's files are asked for at once, and read when this resolves
+   * @param {Parts} [settings.parts]  that somebody has downloaded already
    */
-  constructor(options, onBytes = () => {}, parts) {
+  constructor(options, onBytes = () => {}, { turn = Promise.resolve(), parts } = {}) {
     this.#options = options;
     this.#onBytes = onBytes;
+    this.#turn = turn;
     this.manifest = parts ? Promise.resolve(parts.manifest) : fetchManifest(options.runtime);
     this.python = this.#begin((manifest, fetchPart) => this.#python(manifest, fetchPart));
     this.parts = parts ? Promise.resolve(parts) : this.#begin((manifest, fetchPart) => this.#parts(manifest, fetchPart));
@@ -93,7 +98,7 @@ export class Downloads {
     const { python } = this.progress;
     return action(manifest, (name, what) => {
       const url = new URL(name, runtime).href;
-      return fetchBytes(url, what, files.get(url), (bytes) => python.add(bytes));
+      return fetchBytes(url, what, files.get(url), (bytes) => python.add(bytes), this.#turn);
     });
   }
 
@@ -163,14 +168,12 @@ export class Downloads {
       return module;
     };
     const url = `${indexURL}pyodide.asm.wasm`;
-    const first = fetch(url).then((response) => {
-      if (response.ok) quietly(count(response.clone(), (bytes) => python?.add(bytes)));
-      return response;
-    });
+    const first = fetch(url);
     quietly(first);
     let taken = false;
     const wasm = async () => {
       const response = await (taken ? fetch(url) : first);
+      if (!taken && response.ok) quietly(count(response.clone(), (bytes) => python?.add(bytes)));
       taken = true;
       return response;
     };
@@ -207,7 +210,7 @@ export class Downloads {
     this.progress.requirements = progress;
     return new Map(
       addresses.map(({ name, url }) => {
-        const bytes = fetchBytes(url, "the package", files.get(url), (more) => progress.add(more)).catch((error) => {
+        const bytes = fetchBytes(url, "the package", files.get(url), (more) => progress.add(more), this.#turn).catch((error) => {
           throw new DurablyError("RequirementFailed", `${name} could not be loaded: ${failureOf(error).message}`, { cause: error });
         });
         quietly(bytes);

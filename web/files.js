@@ -63,9 +63,10 @@ export async function fetchJson(url, what) {
  * @param {string} what
  * @param {Described} [described]
  * @param {(bytes: number) => void} [onBytes]  told how many more are there
+ * @param {Promise<unknown>} [turn]  the file is asked for at once, and read when this resolves
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
-export async function fetchBytes(url, what, described, onBytes = () => {}) {
+export async function fetchBytes(url, what, described, onBytes = () => {}, turn = undefined) {
   if (!described) return collect(await fetchFile(url, what, "no-cache"), onBytes);
   let counted = 0;
   /** @param {number} bytes */
@@ -81,6 +82,7 @@ export async function fetchBytes(url, what, described, onBytes = () => {}) {
       if (cache === "reload") throw error;
     });
     if (!response) continue;
+    await turn;
     const bytes = await collect(response, count);
     if ((await integrityOf(bytes)) === described.integrity) return bytes;
   }

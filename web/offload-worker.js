@@ -28,7 +28,7 @@ function tell(message, transfer = []) {
 async function boot({ options, parts }) {
   tell({ type: "hello", lifeline: await holdLifeline() });
   // When Python is beyond repair, this worker is gone with it: its lifeline says so.
-  const pyodide = await bootPython(options, new Downloads(options, () => {}, parts), () => {}, () => close());
+  const pyodide = await bootPython(options, new Downloads(options, () => {}, { parts }), () => {}, () => close());
   answer = startOffloaded(pyodide, parts.sources);
   tell({ type: "ready" });
 }

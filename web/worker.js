@@ -81,7 +81,7 @@ async function boot(options) {
   const { asleep } = await line.won;
   // To sleep is not to die.
   if (asleep) aftermath = { orphaned: true, blamed: null };
-  const downloads = new Downloads(options, (phase, bytes) => desk.load(phase, bytes));
+  const downloads = new Downloads(options, (phase, bytes) => desk.load(phase, bytes), { turn: settled.promise });
   let database;
   try {
     database = await own(place, options, asleep);

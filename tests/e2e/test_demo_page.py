@@ -14,6 +14,7 @@ from demo.jobs import import_csv
 from durably_web import Durably
 from scripts.chromium import SETTINGS
 from tests.e2e.conftest import wait_until
+from tests.e2e.gates import PYTHON, Gate, serve_gated
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -37,6 +38,24 @@ def page(site: str, open_browser: Callable[..., BrowserContext]) -> Page:
     page.goto(site)
     page.wait_for_selector("[data-status=leader][data-phase=running][data-listed]", timeout=SETTINGS["RUN_TIMEOUT_MS"])
     return page
+
+
+def test_a_first_visit_shows_how_much_of_python_is_there(
+    site_directory: Path, open_browser: Callable[..., BrowserContext]
+) -> None:
+    """As long as something is missing; Python's machine code does not come here."""
+    gate = Gate(PYTHON)
+    with serve_gated(site_directory, gate) as address:
+        page = open_browser().new_page()
+        page.goto(address)
+        bar = page.get_by_test_id("loading")
+        bar.wait_for(timeout=SETTINGS["RUN_TIMEOUT_MS"])
+        page.wait_for_function("document.querySelector('#loading').value > 0")
+        value, size = bar.evaluate("bar => [bar.value, bar.max]")
+        missing = (site_directory / "durably-web" / "pyodide" / PYTHON).stat().st_size
+        assert 0 < value <= size - missing
+        gate.open()
+        bar.wait_for(state="hidden", timeout=SETTINGS["RUN_TIMEOUT_MS"])
 
 
 def start(page: Page, pause: str = "0") -> None:
