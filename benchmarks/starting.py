@@ -2,8 +2,8 @@
 that led is gone; and what a tab gets of the engine in another.
 
 Most is compared with a plain boot: Pyodide as its npm package is, started as its documentation says, by the same server
-in a page and a worker of its own. They take turns in one browser. The same boot with the site's byte code tells how much
-of the difference that is.
+in a page and a worker of its own. They take turns in one browser. The same boot with the site's byte code tells how
+much of the difference that is.
 """
 
 from __future__ import annotations

@@ -89,6 +89,16 @@ def test_the_memory_of_python_knows_nothing_of_this_machine(
     assert b"/home/pyodide/durably_web/browser.py" in memory
 
 
+# What a first visit downloads, in MB as the files are. A host that packs them sends about two thirds of it.
+MOST_IN_ALL, MOST_OF_MEMORY = 23.5, 5.5
+
+
+def test_a_first_visit_stays_as_small_as_it_is(manifest: dict[str, Any]) -> None:
+    sizes = {name: described["bytes"] / 1e6 for name, described in manifest["files"].items()}
+    assert sum(sizes.values()) - sizes[manifest["micropip"]] < MOST_IN_ALL
+    assert sizes[manifest["snapshot"]] < MOST_OF_MEMORY
+
+
 def test_the_site_has_everything_that_a_page_loads(site_directory: Path, runtime: Path) -> None:
     assert (site_directory / "index.html").is_file()
     assert (site_directory / ".nojekyll").is_file()
@@ -146,6 +156,20 @@ import json, linecache, durably_web.errors as errors
 json.dumps(linecache.getline(errors.__file__, errors.DurablyError.__init__.__code__.co_firstlineno))
 """)
     assert "def __init__" in text
+
+
+def test_a_start_from_memory_imports_nothing_more(runtime: Path, root: Path) -> None:
+    """Neither the engine, nor what settles it, nor the standard library: all of that is in the memory."""
+    result = subprocess.run(
+        ["node", str(root / "tests" / "guards" / "memory_in_node.mjs"), str(runtime)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert {"durably_web.browser", "durably_web.restored", "durably_web.engine.durably"} <= set(found["before"])
+    assert found["added"] == []
 
 
 def test_a_start_loads_only_what_pyodide_has_loaded_already(run_python: RunPython) -> None:
