@@ -24,7 +24,7 @@ from scripts.serve import SiteHandler
 from tests.e2e.conftest import PAGE, create
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
 pytestmark = pytest.mark.browser
 
@@ -116,8 +116,14 @@ def write(runtime: Path, manifest: Manifest) -> None:
 
 
 def warnings_of(page: Page) -> list[str]:
+    """Those that say that Python did not start as it should, from now on."""
     heard: list[str] = []
-    page.on("console", lambda message: heard.append(message.text) if message.type == "warning" else None)
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "warning" and "Python" in message.text:
+            heard.append(message.text)
+
+    page.on("console", hear)
     return heard
 
 
