@@ -11,7 +11,7 @@
 /** @typedef {{integrity: string, bytes: number}} ReleaseFile */
 
 /**
- * What the site consists of. Without a version nothing is kept any more.
+ * What the site consists of, by path; what a start loads from another server, by its address. Without a version nothing is kept any more.
  *
  * @typedef {{version: string | null, files: Record<string, ReleaseFile>}} Release
  */
@@ -198,8 +198,9 @@ async function partOf(response, range) {
  * @param {URL} url
  * @param {boolean} page
  */
-function pathOf({ origin, pathname }, page) {
-  if (origin !== SITE.origin || !pathname.startsWith(SITE.pathname)) return undefined;
+function pathOf({ origin, pathname, href }, page) {
+  if (origin !== SITE.origin) return Object.hasOwn(files, href) ? href : undefined;
+  if (!pathname.startsWith(SITE.pathname)) return undefined;
   let path;
   try {
     path = decodeURIComponent(pathname.slice(SITE.pathname.length));
@@ -212,7 +213,7 @@ function pathOf({ origin, pathname }, page) {
 
 /** @param {string} path */
 function addressOf(path) {
-  return new URL(path.split("/").map(encodeURIComponent).join("/"), SITE).href;
+  return path.includes("://") ? path : new URL(path.split("/").map(encodeURIComponent).join("/"), SITE).href;
 }
 
 /** @param {string} path */

@@ -51,12 +51,17 @@ def write_withdrawal(site: Path) -> None:
 
 
 def release_files(site: Path) -> dict[str, dict[str, Any]]:
-    """What a visitor's copy of the site consists of: each file's path, hash and size in bytes."""
-    return {
+    """What a visitor's copy of the site consists of: each file's path, hash and size in bytes.
+
+    What a start loads from another server belongs to it, too, by its address: as the manifest describes it.
+    """
+    own = {
         name: {"integrity": integrity(path.read_bytes()), "bytes": path.stat().st_size}
         for name, path in sorted((path.relative_to(site).as_posix(), path) for path in site.rglob("*"))
         if path.is_file() and _is_kept(name)
     }
+    described = json.loads((site / RUNTIME_FOLDER / "manifest.json").read_text("utf-8")).get("files", {})
+    return {**own, **{name: file for name, file in sorted(described.items()) if "://" in name}}
 
 
 def _is_kept(name: str) -> bool:

@@ -36,6 +36,10 @@ class _Handler(SiteHandler):
             return None
         return super().send_head()
 
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         self.host.asked.append(Asked(self.path, HTTPStatus(int(code)).value))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from durably_web.site.files import integrity
 from durably_web.site.release import release_files, write_release, write_withdrawal
 from tests.e2e.conftest import create, wait_until
 from tests.e2e.host import Host, host_of, publish
@@ -106,6 +108,7 @@ def test_everything_goes_on_without_the_server(
     # In the very first visit already what was not loaded yet comes from the copy.
     host.stop()
     browser.set_offline(True)
+    assert page.evaluate("import('./lazy.js').then(({ version }) => version)") == "one"
     assert page.evaluate(TELL) == ["one", "one in a worker of one"]
     waiting = page.evaluate("durably.trigger('tell_version', { wait: true }).then(({ id }) => id)")
     wait_until(page, "async (id) => (await durably.getRun(id)).status === 'waiting'", waiting)
@@ -143,20 +146,36 @@ ASK = """async ([path, range]) => {
 }"""
 
 
-def test_answers_are_those_of_a_host(open_browser: Callable[..., BrowserContext], host: Host, site: Path) -> None:
+def test_answers_are_those_of_a_host(
+    open_browser: Callable[..., BrowserContext], host: Host, site: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cdn").mkdir()
+    (tmp_path / "cdn" / "python.txt").write_text("from elsewhere")
+    manifest = site / "durably-web" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    described = {"bytes": 14, "integrity": integrity(b"from elsewhere")}
+    with host_of(tmp_path / "cdn") as elsewhere:
+        address = f"{elsewhere.address}python.txt"
+        manifest.write_text(json.dumps({**content, "files": {**content["files"], address: described}}))
+        look_at_answers(open_browser(), host, site, address, elsewhere)
+
+
+def look_at_answers(browser: BrowserContext, host: Host, site: Path, address: str, elsewhere: Host) -> None:
     (site / "folder").mkdir()
     (site / "folder" / "index.html").write_text("inside")
     (site / "folder" / "100% näher #1.txt").write_text("named")
     (site / "about.html").write_text("<title>about</title>")
     write_release(site)
-    browser = open_browser()
     page = open_page(browser, f"{host.address}my-repo/")
     assert start(page) == "leader"
     wait_until(page, STORED)
     (site / "later.txt").write_text("not in the release")
     assert page.evaluate(ASK, ["later.txt", None]) == [200, None, "not in the release"]
     host.stop()
+    elsewhere.stop()
     for path, span, answer in (
+        (address, None, [200, None, "from elsewhere"]),
+        (f"{address}?again=1", None, ["TypeError"]),
         ("greeting.txt?again=1", None, [200, None, "0123456789"]),
         ("greeting.txt", "bytes=2-4", [206, "bytes 2-4/10", "234"]),
         ("greeting.txt", "bytes=7-", [206, "bytes 7-9/10", "789"]),
@@ -238,6 +257,8 @@ def test_no_tab_is_taken_along(
 
     follower.reload()
     assert follower.title() == "one"
+    # It is certainly there, and certainly gone.
+    assert start(follower) == "follower"
     follower.close()
     # One is open, and another comes: that looks like a reload of the only one.
     for path in ("", "index.html"):

@@ -71,6 +71,16 @@ def test_what_no_page_loads_is_left_out(site: Path) -> None:
     assert "data/404.html" in release_files(site)
 
 
+def test_what_comes_from_another_server_is_kept_too(site: Path) -> None:
+    before = write_release(site)
+    described = {"bytes": 3, "integrity": "sha384-abc"}
+    files = {"https://cdn.example/pyodide.mjs": described, "sqlite/index.mjs": described}
+    (site / "durably-web" / "manifest.json").write_text(json.dumps({"files": files}))
+    assert write_release(site) != before
+    assert release_files(site)["https://cdn.example/pyodide.mjs"] == described
+    assert "sqlite/index.mjs" not in release_files(site)
+
+
 def test_the_same_files_are_the_same_release(site: Path) -> None:
     version = write_release(site)
     text = (site / "service-worker.js").read_bytes()
