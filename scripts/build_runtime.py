@@ -3,12 +3,14 @@
 build/runtime/
 ├── durably-web/        our modules as written in web/, what scripts/runtime.py puts beside them, licences
 ├── demo/               the sources of the demo site
-└── pyodide-lock.json   Pyodide's own list of packages
+├── pyodide.json        which Pyodide this is
+└── pyodide-lock.json   its own list of packages
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -30,7 +32,10 @@ def assemble(folder: Path, node_modules: Path) -> None:
     shutil.copytree(ROOT / "web", folder / "durably-web", ignore=shutil.ignore_patterns(*NOT_SERVED, *NPM_ONLY))
     assemble_runtime(folder / "durably-web", node_modules)
     shutil.copytree(ROOT / "demo", folder / "demo", ignore=shutil.ignore_patterns(*NOT_SERVED))
-    shutil.copy(package(node_modules, "pyodide") / "pyodide-lock.json", folder)
+    pyodide = package(node_modules, "pyodide")
+    shutil.copy(pyodide / "pyodide-lock.json", folder)
+    version = json.loads((pyodide / "package.json").read_text())["version"]
+    (folder / "pyodide.json").write_text(json.dumps({"version": version}) + "\n")
     # With every copy that is served.
     shutil.copytree(ROOT / "scripts" / "licences", folder / "durably-web" / "licences")
 

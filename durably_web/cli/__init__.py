@@ -10,7 +10,10 @@ import typer
 
 from durably_web.cli import runs
 from durably_web.cli.build import build
+from durably_web.cli.demo import demo
+from durably_web.cli.dev import dev
 from durably_web.cli.mistakes import MISTAKE, Mistake, exit_code_of
+from durably_web.cli.new import new
 from durably_web.cli.run import run
 from durably_web.cli.stats import stats
 from durably_web.cli.worker import worker
@@ -24,7 +27,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Run Python jobs that survive: each step is stored before the next begins, and a killed run goes on there.",
 )
+app.command()(new)
+app.command()(dev)
 app.command()(build)
+app.command()(demo)
 app.command()(run)
 app.command()(worker)
 app.command()(stats)

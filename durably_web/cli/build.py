@@ -12,20 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from durably_web.cli.display import output_console, print_json
+from durably_web.cli.sites import HERE, FolderArgument, PyodideCdnOption
 from durably_web.site.build import Site, build_site
 from durably_web.site.files import Size, sizes, total
 from durably_web.site.runtime import find_runtime
 
-FolderArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The folder with index.html and the job files.", show_default=False)
-]
-
 
 def build(
-    folder: FolderArgument = Path("."),
+    folder: FolderArgument = HERE,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to put it.  [default: dist in DIR]")
     ] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Look for newer versions of what the jobs require, and pin those.")
+    ] = False,
+    pyodide_cdn: PyodideCdnOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was built as one line of JSON.")] = False,
 ) -> None:
     """Turn a folder with index.html and job files into static files, for any host and below any path.
@@ -33,7 +34,7 @@ def build(
     Python, SQLite and all that the jobs require are in it. A build that fails leaves the older one as it was.
     """
     start = time.perf_counter()
-    site = build_site(folder, out or folder / "dist", find_runtime())
+    site = build_site(folder, out or folder / "dist", find_runtime(), upgrade=upgrade, pyodide_cdn=pyodide_cdn)
     if json:
         print_json(_described(site))
     else:
@@ -45,7 +46,7 @@ def _described(site: Site) -> dict[str, Any]:
     return {
         "folder": str(site.folder),
         "jobFiles": list(site.job_files),
-        "packages": list(site.packages),
+        "packages": site.packages,
         "files": everything.files,
         "bytes": everything.plain,
         "gzipBytes": everything.packed,

@@ -9,13 +9,13 @@ out/
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from durably_web.site import files
+from durably_web.site import files, pins, requirements
+from durably_web.site.bundle import Package, add_packages, gather
 from durably_web.site.problem import SiteProblem
 from durably_web.site.release import write_release
 from durably_web.site.runtime import Runtime
@@ -26,7 +26,7 @@ MARKER = ".nojekyll"
 MARK = "Made by durably-web build, which replaces this folder when it builds again.\n"
 
 # For builders and servers, not for visitors.
-NOT_SERVED = ("requirements.txt", "requirements.lock")
+NOT_SERVED = (requirements.FILE_NAME, pins.FILE_NAME)
 
 
 class Site(NamedTuple):
@@ -34,25 +34,35 @@ class Site(NamedTuple):
 
     folder: Path
     job_files: tuple[str, ...]
-    packages: tuple[str, ...]
+    packages: dict[str, str]
 
 
-def build_site(folder: Path, out: Path, runtime: Runtime, *, replace: bool = False) -> Site:
+def build_site(
+    folder: Path,
+    out: Path,
+    runtime: Runtime,
+    *,
+    upgrade: bool = False,
+    pyodide_cdn: str | None = None,
+    replace: bool = False,
+) -> Site:
     """Build the site of a folder at `out`, in place of an older build; a build that fails leaves that one alone.
 
-    With `replace` in place of whatever is there. Raises `SiteProblem`.
+    With `upgrade` the requirements are resolved anew. What only Pyodide's own packages have comes from `pyodide_cdn`,
+    or from where its makers offer them. With `replace` the site takes the place of whatever is at `out`. Raises
+    `SiteProblem`.
     """
     require_own(folder, out, replace=replace)
     source = read_source(folder, without=out)
+    packages = gather(source, runtime, pyodide_cdn, upgrade=upgrade)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as scratch:
         fresh = Path(scratch) / "site"
         fresh.mkdir()
-        _assemble(source, fresh, runtime, without=(out, Path(scratch)))
+        _assemble(source, fresh, runtime, packages, without=(out, Path(scratch)))
         files.replace_folder(out, fresh)
-    manifest = read_manifest(out)
     names = tuple(path.relative_to(folder).as_posix() for path in source.job_files)
-    return Site(out, names, tuple(manifest.get("packages", ())))
+    return Site(out, names, {package.entry["name"]: package.entry["version"] for package in packages})
 
 
 def require_own(folder: Path, out: Path, *, replace: bool = False) -> None:
@@ -63,22 +73,22 @@ def require_own(folder: Path, out: Path, *, replace: bool = False) -> None:
         return
     if not out.is_dir():
         raise SiteProblem(f"{out} is a file: give another --out")
-    if any(out.iterdir()) and not _is_own(out):
+    if any(out.iterdir()) and not is_own(out):
         raise SiteProblem(f"{out} is not a folder that a build has made: remove it, or give another --out")
 
 
-def _is_own(out: Path) -> bool:
+def is_own(out: Path) -> bool:
+    """Whether a build has made this folder."""
     marker = out / MARKER
     return marker.is_file() and marker.read_bytes() == MARK.encode()
 
 
-def _assemble(source: Source, site: Path, runtime: Runtime, *, without: tuple[Path, ...]) -> None:
+def _assemble(
+    source: Source, site: Path, runtime: Runtime, packages: list[Package], *, without: tuple[Path, ...]
+) -> None:
     unserved = tuple(source.folder / name for name in NOT_SERVED)
     files.copy_folder(source.folder, site, without=(*without, *unserved))
     shutil.copytree(runtime.served, site / RUNTIME_FOLDER)
+    add_packages(site / RUNTIME_FOLDER, packages)
     (site / MARKER).write_text(MARK)
     write_release(site)
-
-
-def read_manifest(site: Path) -> dict[str, Any]:
-    return dict(json.loads((site / RUNTIME_FOLDER / "manifest.json").read_text()))

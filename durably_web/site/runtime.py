@@ -3,7 +3,8 @@
 durably_web/_runtime/           in an installed package; build/runtime/ in a checkout, made by `make runtime`
 ├── durably-web/                served as it is, or nearly
 ├── demo/                       the sources of the demo site
-└── pyodide-lock.json           Pyodide's own list of packages
+├── pyodide.json                which Pyodide this is
+└── pyodide-lock.json           its own list of packages
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Runtime(NamedTuple):
     def pyodide_lock(self) -> dict[str, Any]:
         """Pyodide's own lock, with the packages that its CDN has."""
         return dict(json.loads((self.folder / "pyodide-lock.json").read_text()))
+
+    def pyodide_version(self) -> str:
+        return str(json.loads((self.folder / "pyodide.json").read_text())["version"])
 
 
 def find_runtime() -> Runtime:

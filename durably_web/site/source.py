@@ -18,14 +18,12 @@ class Source(NamedTuple):
 
     folder: Path
     job_files: tuple[Path, ...]
+    python_files: tuple[Path, ...]
 
 
 def read_source(folder: Path, *, without: Path | None = None) -> Source:
     """Look at a folder, but not below `without`. Raises `SiteProblem` with the first thing that is missing or wrong."""
-    if not folder.is_dir():
-        raise SiteProblem(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
-    if not (folder / "index.html").is_file():
-        raise SiteProblem(f"there is no index.html in {folder}: `durably-web new` writes a site to start from")
+    require_page(folder)
     if (folder / RUNTIME_FOLDER).exists():
         raise SiteProblem(f"{folder} has a {RUNTIME_FOLDER}/, where the build puts the runtime: remove or rename it")
     python_files = list(_python_files(folder, without))
@@ -33,7 +31,15 @@ def read_source(folder: Path, *, without: Path | None = None) -> Source:
     if not job_files:
         where = "jobs.py has no @job" if folder / "jobs.py" in python_files else f"there is no job file in {folder}"
         raise SiteProblem(f"{where}: a job is an async function with @job above it")
-    return Source(folder, tuple(job_files))
+    return Source(folder, tuple(job_files), tuple(python_files))
+
+
+def require_page(folder: Path) -> None:
+    """Raises `SiteProblem` unless it is a folder with an `index.html`."""
+    if not folder.is_dir():
+        raise SiteProblem(f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}")
+    if not (folder / "index.html").is_file():
+        raise SiteProblem(f"there is no index.html in {folder}: `durably-web new` writes a site to start from")
 
 
 def _python_files(folder: Path, without: Path | None) -> Iterator[Path]:
