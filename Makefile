@@ -61,6 +61,10 @@ $(SITE)/durably-web/manifest.json: $(SITE_SOURCES) pyproject.toml requirements-b
 runtime: setup ## Build what `durably-web build` and `dev` put into a site, into build/runtime/
 	@$(BIN)/python -m scripts.build_runtime
 
+.PHONY: wheel
+wheel: setup ## Build the wheel that everyone installs, the browser's runtime in it, into dist/
+	@$(BIN)/python -m scripts.build_wheel
+
 .PHONY: npm
 npm: setup ## Pack the client for bundlers into build/npm/
 	@$(BIN)/python -m scripts.npm_package

@@ -23,6 +23,12 @@ def build(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to put it.  [default: dist in DIR]")
     ] = None,
+    cdn: Annotated[
+        bool,
+        typer.Option(
+            "--cdn", help="Let browsers get Pyodide from its makers' CDN (or --pyodide-cdn); they verify what they get."
+        ),
+    ] = False,
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Look for newer versions of what the jobs require, and pin those.")
     ] = False,
@@ -34,7 +40,7 @@ def build(
     Python, SQLite and all that the jobs require are in it. A build that fails leaves the older one as it was.
     """
     start = time.perf_counter()
-    site = build_site(folder, out or folder / "dist", find_runtime(), upgrade=upgrade, pyodide_cdn=pyodide_cdn)
+    site = build_site(folder, out or folder / "dist", find_runtime(), cdn=cdn, upgrade=upgrade, pyodide_cdn=pyodide_cdn)
     if json:
         print_json(_described(site))
     else:

@@ -25,6 +25,6 @@ PyodideCdnOption = Annotated[
         metavar="URL",
         envvar="DURABLY_WEB_PYODIDE_CDN",
         parser=_folder_url,
-        help="Where to get what only Pyodide's own packages have, such as numpy: a folder with its files.",
+        help="Where to get what only Pyodide's own packages have, such as numpy, and --cdn Pyodide itself.",
     ),
 ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from durably_web.site import files, pins, requirements
-from durably_web.site.bundle import Package, add_packages, gather
+from durably_web.site.bundle import Package, add_packages, default_cdn, gather, use_cdn
 from durably_web.site.problem import SiteProblem
 from durably_web.site.release import write_release
 from durably_web.site.runtime import Runtime
@@ -42,24 +42,27 @@ def build_site(
     out: Path,
     runtime: Runtime,
     *,
+    cdn: bool = False,
     upgrade: bool = False,
     pyodide_cdn: str | None = None,
     replace: bool = False,
 ) -> Site:
     """Build the site of a folder at `out`, in place of an older build; a build that fails leaves that one alone.
 
+    With `cdn` browsers get Pyodide itself from `pyodide_cdn`, and compare it with the one that was built with.
     With `upgrade` the requirements are resolved anew. What only Pyodide's own packages have comes from `pyodide_cdn`,
     or from where its makers offer them. With `replace` the site takes the place of whatever is at `out`. Raises
     `SiteProblem`.
     """
     require_own(folder, out, replace=replace)
     source = read_source(folder, without=out)
+    pyodide_cdn = pyodide_cdn or default_cdn(runtime)
     packages = gather(source, runtime, pyodide_cdn, upgrade=upgrade)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as scratch:
         fresh = Path(scratch) / "site"
         fresh.mkdir()
-        _assemble(source, fresh, runtime, packages, without=(out, Path(scratch)))
+        _assemble(source, fresh, runtime, packages, pyodide_cdn if cdn else None, without=(out, Path(scratch)))
         files.replace_folder(out, fresh)
     names = tuple(path.relative_to(folder).as_posix() for path in source.job_files)
     return Site(out, names, {package.entry["name"]: package.entry["version"] for package in packages})
@@ -84,11 +87,13 @@ def is_own(out: Path) -> bool:
 
 
 def _assemble(
-    source: Source, site: Path, runtime: Runtime, packages: list[Package], *, without: tuple[Path, ...]
+    source: Source, site: Path, runtime: Runtime, packages: list[Package], cdn: str | None, *, without: tuple[Path, ...]
 ) -> None:
     unserved = tuple(source.folder / name for name in NOT_SERVED)
     files.copy_folder(source.folder, site, without=(*without, *unserved))
     shutil.copytree(runtime.served, site / RUNTIME_FOLDER)
     add_packages(site / RUNTIME_FOLDER, packages)
+    if cdn is not None:
+        use_cdn(site / RUNTIME_FOLDER, cdn)
     (site / MARKER).write_text(MARK)
     write_release(site)

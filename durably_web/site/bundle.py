@@ -34,7 +34,7 @@ class Package(NamedTuple):
     entry: dict[str, Any]
 
 
-def gather(source: Source, runtime: Runtime, pyodide_cdn: str | None, *, upgrade: bool = False) -> list[Package]:
+def gather(source: Source, runtime: Runtime, pyodide_cdn: str, *, upgrade: bool = False) -> list[Package]:
     """All that the job files require and that not every site has. Writes the pins into the folder.
 
     With `upgrade` the pins are made anew. What only Pyodide's own packages have comes from the address `pyodide_cdn`.
@@ -57,7 +57,7 @@ def gather(source: Source, runtime: Runtime, pyodide_cdn: str | None, *, upgrade
     packages = [Package(path, lock_entry(path, target, f"{WHEELS}{path.name}")) for path in wheels]
     for name in _with_libraries([pin.name for pin in pins if pin.from_pyodide], pyodide):
         entry = pyodide[name]
-        path = fetch_from_pyodide(entry, pyodide_cdn or default_cdn(runtime), cache)
+        path = fetch_from_pyodide(entry, pyodide_cdn, cache)
         packages.append(Package(path, {**entry, "file_name": f"{WHEELS}{path.name}"}))
     if fresh:
         write_pins(source.folder, pins, requirements, target)
@@ -86,6 +86,21 @@ def add_packages(folder: Path, packages: Sequence[Package]) -> None:
     if "files" in manifest:
         names = [lock_file.relative_to(folder).as_posix(), *(f"wheels/{package.path.name}" for package in packages)]
         manifest["files"].update({name: described((folder / name).read_bytes()) for name in names})
+    manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def use_cdn(folder: Path, cdn: str) -> None:
+    """Let a site's runtime folder have Pyodide's own files from a CDN, which browsers compare with ours.
+
+    What is not just as its makers made it stays with the site: the standard library, the memory, the lock.
+    """
+    manifest_file = folder / "manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    ours = (manifest["stdlib"], "pyodide/pyodide-lock.json")
+    for name in [name for name in manifest["files"] if name.startswith("pyodide/") and name not in ours]:
+        manifest["files"][f"{cdn}{Path(name).name}"] = manifest["files"].pop(name)
+        (folder / name).unlink()
+    manifest["pyodide"] = cdn
     manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
 
 

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from watchfiles import Change, awatch
 
 from durably_web.site.build import NOT_SERVED, is_own
-from durably_web.site.bundle import Package, add_packages, gather, work_folder
+from durably_web.site.bundle import Package, add_packages, default_cdn, gather, work_folder
 from durably_web.site.files import is_junk, replace_folder
 from durably_web.site.problem import SiteProblem
 from durably_web.site.requirements import FILE_NAME
@@ -59,7 +59,7 @@ class Workshop:
         self.runtime = runtime
         self.problem = ""
         self._say = say
-        self._pyodide_cdn = pyodide_cdn
+        self._pyodide_cdn = pyodide_cdn or default_cdn(runtime)
         self._packages: list[Package] | None = None
         self._pages: set[asyncio.Queue[tuple[str, Any]]] = set()
         self._identity = secrets.token_hex(8)
