@@ -14,14 +14,14 @@ from pathlib import Path
 
 from durably_web.site.build import build_site
 from durably_web.site.files import sizes, total
+from durably_web.site.runtime import CHECKOUT
 from scripts import build_runtime
 from scripts.wheels import ROOT
 
 
-def build(site: Path, *, demo: Path = ROOT / "demo", node_modules: Path = build_runtime.NODE_MODULES) -> Path:
-    """Build the site and put it at `site`, in place of an older one; a build that fails leaves that one alone."""
-    runtime = build_runtime.build(node_modules=node_modules)
-    return build_site(demo, site, runtime, replace=True).folder
+def build(site: Path, *, demo: Path = ROOT / "demo", runtime: Path = CHECKOUT) -> Path:
+    """Build the runtime and the site in place of older ones; a build that fails leaves those alone."""
+    return build_site(demo, site, build_runtime.build(runtime), replace=True).folder
 
 
 def print_sizes(site: Path) -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripts import build_site, chromium, runtime
+from durably_web.site.build import build_site
+from durably_web.site.runtime import Runtime
+from scripts import build_runtime, chromium, runtime
 from scripts.serve import serve
 
 if TYPE_CHECKING:
@@ -51,9 +53,15 @@ def pyodide_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
-def site_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runtime that sites are built with, built once: others may build theirs meanwhile."""
+    return build_runtime.build(tmp_path_factory.mktemp("build") / "runtime").folder
+
+
+@pytest.fixture(scope="session")
+def site_directory(runtime_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The static site, built once."""
-    return build_site.build(tmp_path_factory.mktemp("build") / "site")
+    return build_site(ROOT / "demo", tmp_path_factory.mktemp("site") / "site", Runtime(runtime_directory)).folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ durably_web/_runtime/           in an installed package; build/runtime/ in a che
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,12 @@ class Runtime(NamedTuple):
 
 
 def find_runtime() -> Runtime:
-    """The runtime of this package. Raises `SiteProblem` where there is none."""
+    """The runtime in the folder `$DURABLY_WEB_RUNTIME`, or else that of this package. Raises `SiteProblem`."""
+    named = os.environ.get("DURABLY_WEB_RUNTIME")
+    if named is not None:
+        if not (Path(named) / "durably-web" / "manifest.json").is_file():
+            raise SiteProblem(f"DURABLY_WEB_RUNTIME is {named}, and there is no runtime in it")
+        return Runtime(Path(named))
     for folder in (INSTALLED, CHECKOUT):
         if (folder / "durably-web" / "manifest.json").is_file():
             return Runtime(folder)

@@ -20,11 +20,10 @@ async def greet(step: Step, input: dict) -> str:
 """
 PAGE = "<!doctype html><title>test</title>"
 
-pytestmark = pytest.mark.usefixtures("site_directory")
-
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
+def source(tmp_path: Path, command_line: CommandLine, runtime_directory: Path) -> Path:
+    command_line.environment["DURABLY_WEB_RUNTIME"] = str(runtime_directory)
     folder = tmp_path / "my site"
     folder.mkdir()
     (folder / "jobs.py").write_text(JOBS)
@@ -91,9 +90,9 @@ def test_mistakes_are_told_in_one_line_and_leave_the_older_build(command_line: C
 
 
 def test_a_build_that_fails_half_way_leaves_the_older_one(
-    source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, runtime_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = Runtime(root / "build" / "runtime")
+    runtime = Runtime(runtime_directory)
     site = build_site(source, source / "dist", runtime).folder
     (source / "index.html").write_text("new")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
 import pytest
+import yaml
 
+from durably_web import __version__
 from tests.cli.conftest import CommandLine
 
 JOBS = """
@@ -49,6 +52,10 @@ def assert_mistake(command_line: CommandLine, arguments: tuple[str, ...], compla
         (("run", "--help"), "key:=json"),
         (("worker", "--help"), "SIGTERM"),
         (("runs", "--help"), "retrigger"),
+        (("new", "--help"), "GitHub Pages"),
+        (("dev", "--help"), "--port"),
+        (("build", "--help"), "--pyodide-cdn"),
+        (("demo", "--help"), "--no-open"),
         *((("runs", name, "--help"), "--database") for name in "list show logs retry retrigger cancel delete".split()),
     ],
 )
@@ -200,3 +207,33 @@ def test_looking_at_runs_and_acting_on_them(command_line: CommandLine, jobs: str
     assert command_line.run("runs", "delete", made).stdout == f"run {made} is deleted\n"
     for verb in ("show", "logs", "retry", "retrigger", "cancel", "delete"):
         assert_mistake(command_line, ("runs", verb, made), "there is no run")
+
+
+def test_a_new_site_is_complete_and_overwrites_nothing(command_line: CommandLine) -> None:
+    new = command_line.json("new", "my-site")
+    site = command_line.folder / "my-site"
+    assert set(new["files"]) == {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    assert {"index.html", "jobs.py", "app.js", "style.css", "README.md", ".gitignore"} <= set(new["files"])
+    compile((site / "jobs.py").read_text(), "jobs.py", "exec")
+    workflow = yaml.safe_load((site / ".github" / "workflows" / "pages.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [
+        f'pip install "durably-web=={__version__}"',
+        "durably-web build",
+    ]
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
+    assert workflow["jobs"]["deploy"]["permissions"] == {"pages": "write", "id-token": "write"}
+
+    (site / "jobs.py").write_text("mine")
+    assert_mistake(command_line, ("new", "my-site"), "my-site is not empty")
+    assert (site / "jobs.py").read_text() == "mine"
+    assert_mistake(command_line, ("new", "my-site/jobs.py"), "my-site/jobs.py is a file")
+    (command_line.folder / "empty").mkdir()
+    assert command_line.json("new", "empty")["files"] == new["files"]
+
+
+def test_without_a_runtime_it_is_told_where_one_comes_from(command_line: CommandLine) -> None:
+    command_line.environment["DURABLY_WEB_RUNTIME"] = str(command_line.folder)
+    command_line.json("new", "site")
+    for command in (("build", "site"), ("dev", "site"), ("demo", "--no-open")):
+        assert_mistake(command_line, command, "there is no runtime in it")

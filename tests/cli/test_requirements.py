@@ -49,9 +49,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runtime(site_directory: Path, root: Path, tmp_path: Path) -> Runtime:
+def runtime(runtime_directory: Path, tmp_path: Path) -> Runtime:
     """The real one, with two packages and a library that Pyodide's lock says it has."""
-    real = Runtime(root / "build" / "runtime")
+    real = Runtime(runtime_directory)
     folder = tmp_path / "runtime"
     folder.mkdir()
     (folder / "durably-web").symlink_to(real.served)
