@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from durably_web.site.build import build_site
 from durably_web.site.runtime import Runtime
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import PATIENCE, CommandLine
 
 JOBS = """
 from durably_web import Step, job
@@ -106,3 +108,20 @@ def test_a_build_that_fails_half_way_leaves_the_older_one(
     with pytest.raises(OSError, match="no room"):
         build_site(source, source / "dist", runtime)
     assert (site / "index.html").read_text() == PAGE
+
+
+@pytest.mark.usefixtures("source")
+def test_the_demo_is_built_and_served_until_it_is_told_to_stop(command_line: CommandLine) -> None:
+    server = command_line.start("demo", "--no-open", "--port", "0")
+    address = server.wait_for_line(lambda line: line.startswith("The demo is at ")).removeprefix("The demo is at ")
+    with urllib.request.urlopen(f"{address}durably-web/pyodide/pyodide.asm.wasm", timeout=PATIENCE) as response:
+        assert response.headers["Content-Type"] == "application/wasm"
+    with urllib.request.urlopen(address, timeout=PATIENCE) as response:
+        assert b"durably_web: a job that survives its tab" in response.read()
+    port = address.split(":")[2].rstrip("/")
+    taken = command_line.run("demo", "--no-open", "--port", port)
+    assert taken.stderr == f"durably-web: port {port} is taken: give another --port\n"
+    assert taken.returncode == 2
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert server.told[-1] == "stopped"
