@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -117,10 +118,10 @@ def compiled_standard_library(pyodide: Path, cache: Path) -> Path:
             files = files_below(tree)
             cache.mkdir(parents=True, exist_ok=True)
             write_zip(
-                compiled.with_suffix(".part"),
+                compiled.with_suffix(f".{os.getpid()}.part"),
                 {name: data for name, data in files.items() if f"{name}c" not in files},
             )
-        compiled.with_suffix(".part").replace(compiled)
+        compiled.with_suffix(f".{os.getpid()}.part").replace(compiled)
     return compiled
 
 
@@ -135,7 +136,7 @@ def memory_snapshot(runtime: Path, wheel: Path, cache: Path) -> Path:
     made = cache / f"snapshot-{digest}.bin"
     if not made.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        part = made.with_suffix(".part")
+        part = made.with_suffix(f".{os.getpid()}.part")
         run("node", script, runtime, wheel, part)
         part.replace(made)
     return made

@@ -28,6 +28,7 @@ import { Progress } from "./progress.js";
  *
  * @typedef {object} PythonFiles
  * @property {string} indexURL  their folder
+ * @property {string} packageBaseUrl  the folder that the lock's files are relative to: the site's own, wherever Pyodide is
  * @property {() => Promise<{loadPyodide: typeof import("pyodide").loadPyodide}>} module
  * @property {() => Promise<{default: any}>} machine  the module that goes with the WebAssembly
  * @property {() => Promise<Response>} wasm
@@ -142,6 +143,7 @@ export class Downloads {
     const own = foreign ? verifiedFiles(manifest, fetchPart) : this.#trustedFiles(manifest, indexURL);
     const files = {
       indexURL,
+      packageBaseUrl: new URL("pyodide/", runtime).href,
       ...own,
       stdlib: fetchPart(manifest.stdlib, "Python's standard library"),
       snapshot: snapshot ? fetchPart(manifest.snapshot, "the memory of Python").then(unpacked) : null,

@@ -54,7 +54,7 @@ async function restore(files) {
  * @param {Uint8Array} [snapshot]
  * @returns {Promise<Pyodide>}
  */
-async function load({ indexURL, module, machine, wasm, stdlib, lock }, snapshot) {
+async function load({ indexURL, packageBaseUrl, module, machine, wasm, stdlib, lock }, snapshot) {
   const [{ loadPyodide }, { default: createPyodideModule }, library, lockFileContents] = await Promise.all([module(), machine(), stdlib, lock]);
   const code = await wasm();
   // Pyodide would wait for it for ever.
@@ -66,7 +66,7 @@ async function load({ indexURL, module, machine, wasm, stdlib, lock }, snapshot)
     createPyodideModule,
     stdLibURL,
     lockFileContents,
-    packageBaseUrl: indexURL,
+    packageBaseUrl,
     ...(snapshot && { _loadSnapshot: snapshot }),
   };
   return answering(answers, () => loadPyodide(settings));

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from scripts import build_wheel
-from tests.e2e.conftest import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -143,7 +142,7 @@ def test_a_new_site_is_published_below_a_path(installed: Path, browser: BrowserC
         page.goto(f"{address}my-repo/")
         page.click("#start:enabled", timeout=VISIT)
         page.wait_for_selector("#runs progress[value]", timeout=VISIT)
-        wait_until(page, "() => document.querySelector('#runs progress')?.value >= 2", patience=VISIT)
+        page.wait_for_function("document.querySelector('#runs progress')?.value >= 2", timeout=VISIT)
         page.reload()
         completed(page)
         assert page.locator("#runs > li").count() == 1

@@ -12,7 +12,6 @@ import pytest
 
 from scripts.serve import serve
 from tests.cli.conftest import Command, CommandLine
-from tests.e2e.conftest import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -59,7 +58,8 @@ def address_of(server: Command) -> str:
 
 
 def answer(page: Page, expected: int) -> None:
-    wait_until(page, "(expected) => globalThis.output === expected", expected, patience=VISIT)
+    # It goes on where a page is loaded again meanwhile.
+    page.wait_for_function("(expected) => globalThis.output === expected", arg=expected, timeout=VISIT)
 
 
 def contains(text: str, line: str) -> bool:
@@ -125,5 +125,5 @@ def test_a_service_worker_that_a_built_site_left_goes_away(
     server = command_line.start("dev", "site", "--port", address.split(":")[2].rstrip("/"))
     assert address_of(server) == address
     page.goto(address)
-    wait_until(page, "() => document.title === 'site'", patience=VISIT)
-    wait_until(page, "async () => (await navigator.serviceWorker.getRegistrations()).length === 0", patience=VISIT)
+    page.wait_for_function("document.title === 'site'", timeout=VISIT)
+    assert page.evaluate("navigator.serviceWorker.getRegistrations().then((found) => found.length)") == 0
