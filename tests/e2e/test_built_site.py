@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from durably_web.site.build import build_site
+from durably_web.site.runtime import Runtime
+from durably_web.site.starter import write_starter
 from scripts import build_wheel
+from scripts.serve import SiteHandler
+from tests.cli.wheels import WASM, make_wheel, sha256
+from tests.support.static_server import static_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
+
+# A run of a job, asked for by a client of the page beside the page's own.
+ASK = """async (job) => {
+  const { createDurably } = await import("./durably-web/client.js");
+  const durably = await createDurably({ jobs: "./jobs.py", database: "words" });
+  const { id } = await durably.trigger(job, {});
+  return (await durably.waitForRun(id, { timeout: 60_000 })).output;
+}"""
 
 PATIENCE = 300
 VISIT = 60_000
@@ -87,20 +105,6 @@ def run(folder: Path, *command: str | Path) -> str:
     return done.stdout
 
 
-@contextmanager
-def static_server(folder: Path) -> Iterator[str]:
-    """Python's own, which knows nothing of us; gives its address."""
-    command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        try:
-            found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
-            assert found is not None
-            yield found[0]
-        finally:
-            server.terminate()
-
-
 @pytest.fixture
 def browser(open_browser: Callable[..., BrowserContext]) -> BrowserContext:
     return open_browser()
@@ -154,13 +158,57 @@ def test_a_new_site_is_published_below_a_path(installed: Path, browser: BrowserC
         complaints_there = listening(second)
         second.goto(f"{address}my-repo/")
         second.wait_for_selector("#start:enabled", timeout=VISIT)
-        output = second.evaluate(
-            """async () => {
-              const { createDurably } = await import("./durably-web/client.js");
-              const durably = await createDurably({ jobs: "./jobs.py", database: "words" });
-              const { id } = await durably.trigger("use_packages", {});
-              return (await durably.waitForRun(id, { timeout: 60_000 })).output;
-            }"""
-        )
+        output = second.evaluate(ASK, "use_packages")
         assert output == [7, "here", True]
         assert complaints == complaints_there == []
+
+
+class CdnHandler(SiteHandler):
+    """Lets pages of any origin read its files, as a CDN does."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
+@contextmanager
+def cdn_server(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(CdnHandler, base="/", directory=str(folder))) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join(timeout=10)
+
+
+def test_pyodide_from_a_cdn_and_a_package_that_only_pyodide_has(
+    runtime_directory: Path, browser: BrowserContext, tmp_path: Path
+) -> None:
+    real = Runtime(runtime_directory)
+    cdn = tmp_path / "cdn"
+    matrix = make_wheel(cdn, "matrix", "2.0", tag=WASM)
+    for path in (real.served / "pyodide").iterdir():
+        (cdn / path.name).symlink_to(path)
+    shutil.copytree(real.folder, tmp_path / "runtime", ignore=lambda *_: ["demo"])
+    lock = real.pyodide_lock()
+    entry = {**lock["packages"]["numpy"], "name": "matrix", "version": "2.0", "imports": ["matrix"]}
+    entry |= {"file_name": matrix.name, "sha256": sha256(matrix)}
+    (tmp_path / "runtime" / "pyodide-lock.json").write_text(json.dumps({**lock, "packages": {"matrix": entry}}))
+    source = tmp_path / "source"
+    write_starter(source)
+    (source / "requirements.txt").write_text("matrix\n")
+    with (source / "jobs.py").open("a") as jobs:
+        jobs.write("\n\nimport matrix\n\n\n@job\nasync def version(step: Step, input: dict[str, Any]) -> str:\n")
+        jobs.write("    return matrix.__version__\n")
+    with cdn_server(cdn) as address, static_server(tmp_path) as host:
+        runtime = Runtime(tmp_path / "runtime")
+        build_site(source, tmp_path / "served" / "my-repo", runtime, cdn=True, pyodide_cdn=address)
+        page = browser.new_page()
+        complaints = listening(page)
+        page.goto(f"{host}served/my-repo/")
+        page.wait_for_selector("#start:enabled", timeout=VISIT)
+        assert page.evaluate(ASK, "version") == "2.0"
+        assert complaints == []

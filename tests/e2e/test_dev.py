@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.serve import serve
 from tests.cli.conftest import Command, CommandLine
+from tests.support.static_server import static_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -119,7 +119,7 @@ def test_a_service_worker_that_a_built_site_left_goes_away(
     (built / "service-worker.js").write_text(SERVICE_WORKER)
     (folder / "jobs.py").write_text(JOBS)
     page = open_browser().new_page()
-    with serve(built) as address:
+    with static_server(built) as address:
         page.goto(address)
         page.evaluate("navigator.serviceWorker.register('service-worker.js').then(() => navigator.serviceWorker.ready)")
     server = command_line.start("dev", "site", "--port", address.split(":")[2].rstrip("/"))
