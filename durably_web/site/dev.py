@@ -42,7 +42,11 @@ addEventListener("install", () => skipWaiting());
 addEventListener("activate", (event) => event.waitUntil((async () => {
   for (const name of await caches.keys()) await caches.delete(name);
   await registration.unregister();
-  for (const client of await clients.matchAll({ type: "window" })) void client.navigate(client.url);
+  for (const client of await clients.matchAll({ type: "window" })) {
+    // What the browser's own cache has of the built site is older than what is here.
+    await fetch(client.url, { cache: "reload" });
+    void client.navigate(client.url);
+  }
 })()));
 """
 

@@ -185,8 +185,9 @@ def cdn_server(folder: Path) -> Iterator[str]:
 
 
 def test_pyodide_from_a_cdn_and_a_package_that_only_pyodide_has(
-    runtime_directory: Path, browser: BrowserContext, tmp_path: Path
+    runtime_directory: Path, browser: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     real = Runtime(runtime_directory)
     cdn = tmp_path / "cdn"
     matrix = make_wheel(cdn, "matrix", "2.0", tag=WASM)
