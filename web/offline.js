@@ -69,7 +69,8 @@ export class Offline {
    */
   async #register(container, script, scope, ready) {
     await ready;
-    const manifest = await (await fetch(new URL("manifest.json", this.#runtime), { cache: "no-cache" })).json();
+    // A worker has just asked the server for it.
+    const manifest = await (await fetch(new URL("manifest.json", this.#runtime), { cache: "force-cache" })).json();
     if (!manifest.offline) return undefined;
     const registered = await container.getRegistration(scope);
     if (registered?.scope === scope && !isOurs(registered, script)) {

@@ -262,6 +262,7 @@ test("options that cannot work are refused, with what to do", async () => {
     [{ jobs: "a.py", role: "leader" }, /role is "auto" or "follower", not "leader"/],
     [{ jobs: "a.py", durability: "none" }, /durability is "full" or "relaxed", not "none"/],
     [{ jobs: "a.py", hangTimeout: -1 }, /hangTimeout is a number of milliseconds/],
+    [{ jobs: "a.py", offline: "no" }, /offline is true or false, not no/],
     [{ jobs: "a.py", requestTimeout: "5" }, /requestTimeout is a number of milliseconds/],
     [{ jobs: "a.py", requirements: "x" }, /requirements is a list/],
     [{ jobs: "a.py", onStatus: 5 }, /onStatus is a function/],
