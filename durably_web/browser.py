@@ -94,6 +94,8 @@ def _tell_of(engine: Durably, types: list[str]) -> None:
     while _unsubscribe:
         _unsubscribe.pop()()
     # "*" hears the others too, and nobody wants to be told twice.
+    # The worker wants to know of these in any case.
+    types = [*types, *({"storage:full", "storage:room"}.difference(types))]
     known = ["*"] if "*" in types else [name for name in types if name in EVENT_TYPES]
     _unsubscribe.extend(engine.on(name, _forward) for name in known)
     if "journal" in types:

@@ -3,8 +3,8 @@
 An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
 `step:start` and `run:lease-renewed`, which would cost a write each; `run:pause` and `run:resume`, which change no
 run's course; `step:cancel`, whose run is not its worker's any more; `worker:error`, which may have no run;
-`worker:shutdown`, which tells that the engine is about to stop; and `network:offline` and `network:online`, which tell
-what the engine hears of the network.
+`worker:shutdown`, which tells that the engine is about to stop; `network:offline` and `network:online`, which tell what
+the engine hears of the network; and what happens to the storage as a whole.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ EventType = Literal[
     "worker:shutdown",
     "network:offline",
     "network:online",
+    "storage:full",
+    "storage:room",
+    "storage:set-aside",
+    "storage:cleared",
 ]
 EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
 
@@ -114,4 +118,6 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "log:write": (("step_name", "stepName"), ("level", "level"), ("message", "message"), ("data", "data")),
     "worker:error": (("error", "error"), ("context", "context")),
     "worker:shutdown": (("reason", "reason"),),
+    "storage:full": (("error", "error"),),
+    "storage:set-aside": (("reason", "reason"),),
 }

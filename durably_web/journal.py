@@ -140,14 +140,14 @@ class RunJournal:
     async def append(self, draft: Draft) -> None:
         """Store `draft` and all that came before it. Raises `LeaseLost`, or `StoreError`."""
         self._drafts.append(draft)
-        await self._store.submit(self._write)
+        await self._store.submit(self._write, patient=True)
         if draft.seq is None:
             # It shared a write with another entry of this run, which learned why.
             raise LeaseLost
 
     async def flush(self) -> None:
         """Store what waits. Raises `LeaseLost`, or `StoreError`."""
-        if (self._drafts or self._progress) and not await self._store.submit(self._write):
+        if (self._drafts or self._progress) and not await self._store.submit(self._write, patient=True):
             raise LeaseLost
 
     async def finish(self, status: Status, output: str | None, error: str | None, last: Draft) -> None:
@@ -171,7 +171,7 @@ class RunJournal:
             )
             return operation.then(lambda seqs: self._stored(drafts, entries, seqs, output))
 
-        if not await self._store.submit(build):
+        if not await self._store.submit(build, patient=True):
             raise LeaseLost
 
     async def suspend(self, awaited: Awaited, last: Draft) -> None:
@@ -193,12 +193,12 @@ class RunJournal:
             )
             return operation.then(lambda seqs: self._stored(drafts, entries, seqs))
 
-        if not await self._store.submit(build):
+        if not await self._store.submit(build, patient=True):
             raise LeaseLost
 
     async def release(self) -> None:
         """Give the lease back. Raises `StoreError`."""
-        await self._store.write(operations.release_run(*self._fence))
+        await self._store.write(operations.release_run(*self._fence), patient=True)
 
     def close(self) -> None:
         """Nothing more is written."""

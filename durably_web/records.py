@@ -158,12 +158,16 @@ class StepRecord(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """How many runs there are, and in which state."""
+    """How many runs there are, and in which state.
+
+    `storage_full` is true while results of this engine's runs wait for room on the disk.
+    """
 
     total: int
     by_status: dict[str, int]
     by_job: dict[str, dict[str, int]]
     paused_jobs: list[str]
+    storage_full: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         return {
@@ -171,6 +175,7 @@ class Stats(NamedTuple):
             "byStatus": self.by_status,
             "byJob": self.by_job,
             "pausedJobs": self.paused_jobs,
+            "storageFull": self.storage_full,
         }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
-from durably_web.errors import LeaseLost, RunInterrupted
+from durably_web.errors import LeaseLost, RunInterrupted, StorageFull
 from durably_web.events import Event, EventType
 from durably_web.execution import Execution
 from durably_web.records import instant
@@ -63,12 +63,14 @@ class Worker:
         # As far as the last claim saw.
         self._next_at: int | None = None
         self._keyed = True
+        self._store.room.on_change = self._tell_of_room
 
     # -- life --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to claim and execute. Runs whose worker is known to be dead are taken up at once."""
         self._environment.shutdown.reason = None
+        self._store.room.patient = True
         if self._loop is None:
             stops = self._stops
             await self._enter()
@@ -85,6 +87,8 @@ class Worker:
         self._store.changes.notify(RUNNABLE)
         self._store.changes.notify(RECOVERY)
         self._stop_executions()
+        # What cannot be stored now is done again by whoever takes these runs up.
+        await self._store.room.give_up()
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop
@@ -138,6 +142,17 @@ class Worker:
                 Event("worker:shutdown", None, None, now, None, None, {}, worker_id=self.worker_id, reason=reason)
             )
 
+    def _tell_of_room(self, error: StorageFull | None) -> None:
+        """The disk is full, and what was done waits to be stored; or nothing waits any more."""
+        name: EventType = "storage:room" if error is None else "storage:full"
+        if self._emitter.hears(name):
+            text = None if error is None else f"{type(error).__name__}: {error}"
+            now = instant(self._clock.now())
+            self._emitter.emit(Event(name, None, None, now, None, None, {}, error=text, worker_id=self.worker_id))
+        if error is None:
+            self._store.changes.notify(RUNNABLE)
+            self._store.changes.notify(RECOVERY)
+
     # -- claiming ----------------------------------------------------------------------------------------
 
     async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
@@ -146,6 +161,7 @@ class Worker:
         With `max_seconds`, nothing is begun after them; what has begun is finished.
         """
         self._environment.shutdown.reason = None
+        self._store.room.patient = True
         stops = self._stops
         await self._enter()
         deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
@@ -174,7 +190,7 @@ class Worker:
             mark = changes.mark(RUNNABLE)
             try:
                 if (room := self._room) > 0:
-                    await self._claim(room)
+                    await self._claim(room, patient=True)
             except Exception as error:
                 # Whatever it is, a worker that gives up would leave every run behind.
                 self._emitter.error(error, "claiming runs")
@@ -186,7 +202,7 @@ class Worker:
 
     @property
     def _room(self) -> int:
-        return 0 if self._paused else self._max_concurrent_runs - len(self._executing)
+        return 0 if self._paused or self._store.room.is_full else self._max_concurrent_runs - len(self._executing)
 
     def _patience(self) -> float:
         """Seconds until something may be due that nobody tells of: a moment that comes, or what was overlooked."""
@@ -194,7 +210,7 @@ class Worker:
             return self._polling_interval
         return min(self._polling_interval, max(1, self._next_at - self._clock.now()) / 1000)
 
-    async def _claim(self, limit: int) -> list[asyncio.Task[object]]:
+    async def _claim(self, limit: int, *, patient: bool = False) -> list[asyncio.Task[object]]:
         now = self._clock.now()
         limits = [job.limits for job in self._jobs.values()]
         by_limits = self._keyed or any(not job.is_plain for job in limits)
@@ -208,13 +224,14 @@ class Worker:
                 now=now,
                 expires_at=self._expiry(now),
                 by_limits=by_limits,
-            )
+            ),
+            patient=patient,
         )
         self._next_at, self._keyed = claimed.next_at, claimed.keyed
         begun = [self._begin(lease, now) for lease in claimed.leases]
         if not begun and claimed.keyed and not by_limits:
             # Those with a key were not looked at.
-            return await self._claim(limit)
+            return await self._claim(limit, patient=patient)
         return begun
 
     def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
@@ -241,7 +258,7 @@ class Worker:
             self._jobs[lease.job_name],
             lease,
             expires_at=self._expiry(now),
-            renew=self._renew,
+            renew=lambda: self._renew(patient=True),
         )
         self._store.writers += 1
         around, watched = self._environment.hooks.around_run, self._environment.hooks.watched
@@ -328,16 +345,18 @@ class Worker:
             await self._renew()
             await self._free_the_dead()
         except Exception as error:
-            self._emitter.error(error, "renewing leases")
+            # Of a full disk everybody has been told.
+            if not (isinstance(error, StorageFull) and self._store.room.is_full):
+                self._emitter.error(error, "renewing leases")
         if self._executing or self._loop is not None:
             self._beat_later()
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, patient: bool = False) -> None:
         """Renew the leases, and end the executions of runs that are not ours any more. Raises `StoreError`."""
         held = [(run_id, execution.lease.generation) for run_id, (execution, _) in self._executing.items()]
         if held:
             expires_at = self._expiry(self._clock.now())
-            found = await self._store.write(operations.renew_leases(held, expires_at))
+            found = await self._store.write(operations.renew_leases(held, expires_at), patient=patient)
             self._settle(held, {run.run_id: run for run in found}, expires_at)
 
     def _expiry(self, now: int) -> int:

@@ -69,7 +69,6 @@ export class Durably extends Asking {
   #transport;
   #following;
   #hearing;
-  #inPage;
   /** @type {Offline | undefined} */
   #offline;
   #jobs = new Jobs(this);
@@ -83,7 +82,6 @@ export class Durably extends Asking {
     /** @type {import("./types.js").Transport["request"]} */
     const request = (...details) => this.#transport.request(...details);
     super(request);
-    this.#inPage = inPage;
     this.#following = new Following({
       request,
       status: () => this.status,
@@ -234,14 +232,82 @@ export class Durably extends Asking {
   }
 
   /**
-   * What this site has stored in this browser. Rejects with `InvalidInput` when the jobs run on a server, which stores them.
+   * What this site has stored in this browser, and how the database is. Rejects with `InvalidInput` when the jobs run on a server, which
+   * stores them.
    *
+   * @param {RequestOptions} [options]
    * @returns {Promise<Storage>}
    */
-  async storage() {
-    if (!this.#inPage) throw invalid("storage() tells of this browser's storage, but the runs of this client are on a server");
-    const [{ usage = 0, quota = 0 }, persisted] = await Promise.all([navigator.storage.estimate(), navigator.storage.persisted()]);
-    return { usage, quota, persisted };
+  async storage(options) {
+    const ask = this.#storage("storage()");
+    const isOpen = this.status === "leader" || this.status === "follower";
+    const [estimate, persisted, database] = await Promise.all([
+      // Browsers were seen to refuse this one; what else there is to tell must not be lost with it.
+      navigator.storage.estimate().catch(() => ({ usage: undefined, quota: undefined })),
+      navigator.storage.persisted().catch(() => false),
+      isOpen ? ask("GET", "/storage", {}, onlyLimits(options)) : { bytes: null, free: null, full: null, setAside: null },
+    ]);
+    return { usage: estimate.usage ?? null, quota: estimate.quota ?? null, persisted, ...database };
+  }
+
+  /**
+   * Ask the browser to keep what this site has stored when space gets tight; it may ask the user, or decide by itself. Tells whether it
+   * promised to. Rejects like `storage`.
+   *
+   * @returns {Promise<boolean>}
+   */
+  async persist() {
+    this.#storage("persist()");
+    return navigator.storage.persist();
+  }
+
+  /**
+   * The database as a plain SQLite file, as it stands in one moment; runs go on meanwhile. `Durably("file.db")` on a server opens it, and
+   * goes on with its runs. With a `name` of `storage().setAside`: what was set aside under it. Rejects like `storage`.
+   *
+   * @param {{name?: string} & RequestOptions} [options]
+   * @returns {Promise<Blob>}
+   */
+  async exportDatabase({ name, ...options } = {}) {
+    return this.#storage("exportDatabase()")("GET", "/database", name === undefined ? {} : { name }, onlyLimits(options));
+  }
+
+  /**
+   * Put another database in the place of this one: a file of `exportDatabase`, or that of a server which has stopped. It is checked
+   * before, and replaces the other in one step, also if this tab dies in the middle; the one before is deleted then. Its runs go
+   * on in this browser; let nobody else go on with them.
+   *
+   * Rejects with `NotADatabase`, `SchemaTooNew`, `DecryptionFailed` or `StorageFull`, and then nothing has changed.
+   *
+   * @param {Blob} blob
+   * @param {RequestOptions} [options]
+   * @returns {Promise<void>}
+   */
+  async importDatabase(blob, options) {
+    const ask = this.#storage("importDatabase()");
+    if (!(blob instanceof Blob)) throw invalid(`importDatabase() takes a Blob or a File, not ${blob}`);
+    await ask("POST", "/database", {}, onlyLimits(options), blob);
+  }
+
+  /**
+   * Delete a file that was set aside, by its name in `storage().setAside`. Rejects with `NotFound`, and like `storage`.
+   *
+   * @param {string} name
+   * @param {RequestOptions} [options]
+   * @returns {Promise<void>}
+   */
+  async deleteSetAside(name, options) {
+    await this.#storage("deleteSetAside()")("DELETE", "/database", { name }, onlyLimits(options));
+  }
+
+  /**
+   * @param {string} what
+   * @returns {NonNullable<import("./types.js").Transport["storage"]>}
+   */
+  #storage(what) {
+    const { storage } = this.#transport;
+    if (!storage) throw invalid(`${what} is about this browser's storage, but the runs of this client are on a server`);
+    return (...details) => storage.call(this.#transport, ...details);
   }
 
   /**

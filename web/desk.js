@@ -14,6 +14,7 @@ import { failureOf } from "./failures.js";
 /** @typedef {import("./protocol.js").Phase} Phase */
 /** @typedef {import("./protocol.js").ToClient} ToClient */
 /** @typedef {import("./python.js").Engine} Engine */
+/** @typedef {import("./storage.js").Storage} Storage */
 
 /** @typedef {{tell(message: ToClient): void}} Client */
 
@@ -28,6 +29,10 @@ export class Desk {
   #seq = () => 0;
   /** @type {() => boolean} */
   #holds = () => true;
+  /** @type {Storage | undefined} */
+  #storage;
+  /** @type {() => Promise<boolean>} */
+  #stands = async () => true;
   #closing = false;
   /** @type {PromiseWithResolvers<Engine>} */
   #python = Promise.withResolvers();
@@ -47,11 +52,15 @@ export class Desk {
    * The database is open: from now on requests are answered, or durably accepted.
    *
    * @param {Early} early
+   * @param {Storage} storage
    * @param {() => number} seq  that of the last stored event
    * @param {() => boolean} holds  whether this worker still owns the database
+   * @param {() => Promise<boolean>} stands  whether what it writes is kept
    */
-  open(early, seq, holds) {
+  open(early, storage, seq, holds, stands) {
     this.#early = early;
+    this.#storage = storage;
+    this.#stands = stands;
     this.#seq = seq;
     this.#holds = holds;
     for (const client of this.#clients.keys()) this.#connect(client);
@@ -133,12 +142,20 @@ export class Desk {
     if (message.type === "listen") {
       this.#clients.set(client, message.events);
       this.#listen();
-    } else if (!this.#closing) {
+    } else if (this.#closing) {
+      // The next leader is asked again.
+    } else if (message.type === "storage") {
+      void this.#storage?.answer(message.text, message.blob, this.#python.promise).then(({ text, blob, after }) => {
+        client.tell({ type: "response", id: message.id, text, ...(blob === undefined ? {} : { blob }) });
+        after?.();
+      });
+    } else {
       const { id } = message;
       this.#answer(message.text).then(
-        (text) => {
+        async (text) => {
+          const stands = await this.#stands();
           // What a worker says whose database was taken over may be long out of date.
-          if (!this.#holds() || (this.#closing && JSON.parse(text).status === 503)) return;
+          if (!stands || !this.#holds() || (this.#closing && JSON.parse(text).status === 503)) return;
           client.tell({ type: "response", id, text });
         },
         // Python will not come up. The page hears of that in other ways, and asks whoever comes next.

@@ -17,6 +17,7 @@
  * - `TimeoutError`: no answer in time; what was asked for may still happen.
  * - `StoreUnavailable`: nobody can be asked: the client was closed, its worker or the server is gone.
  * - `StoreBusy`, `StorageFull`, `StoreNotDurable`, `NotADatabase`, `SchemaTooNew`, `DecryptionFailed`: the database.
+ * - `StorageCleared`, `StorageDamaged`: what happened to it, told by `onStatus`; the client goes on with an empty one.
  * - `BootFailed`, and the names of Python's own errors, such as `SyntaxError`: the jobs cannot run.
  * - `Unauthorized`, `Forbidden`, `PayloadTooLarge`, `TooManyRequests`: what only a server says.
  */

@@ -50,6 +50,10 @@ export const EVENT_TYPES = [
   "worker:shutdown",
   "network:offline",
   "network:online",
+  "storage:full",
+  "storage:room",
+  "storage:set-aside",
+  "storage:cleared",
 ];
 
 /**

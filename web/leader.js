@@ -94,6 +94,17 @@ export async function holdLifeline() {
 }
 
 /**
+ * Whether the end of this lifeline can be waited for here. After the site's data was cleared, pages that were open before see none of
+ * the locks of workers that were started after.
+ *
+ * @param {string} name
+ */
+export async function seesLifeline(name) {
+  const { held = [] } = await navigator.locks.query();
+  return held.some((lock) => lock.name === name);
+}
+
+/**
  * @param {string} name
  * @param {AbortSignal} signal  ends the waiting
  * @returns {Promise<void>} resolves when the holder of the lifeline is gone

@@ -8,7 +8,7 @@
  */
 
 import { DurablyError, errorOf } from "./failures.js";
-import { endOfLifeline } from "./leader.js";
+import { endOfLifeline, seesLifeline } from "./leader.js";
 import { onLifecycle, onNetwork } from "./lifecycle.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { Requests } from "./requests.js";
@@ -96,7 +96,9 @@ export class Link {
     this.#onStatus = onStatus;
     this.#onEvent = onEvent;
     this.#onConnected = onConnected;
-    this.#requests = new Requests(requestTimeout, (id, text) => this.#send({ type: "request", id, text }));
+    this.#requests = new Requests(requestTimeout, (id, { text, storage }) =>
+      this.#send(storage ? { type: "storage", id, text, ...storage } : { type: "request", id, text }),
+    );
     this.#watchdog = new Watchdog(hangTimeout, () => this.#send({ type: "ping" }), () => this.#lost("hangs"));
     this.#started.promise.catch(() => {});
     this.#ready.promise.catch(() => {});
@@ -135,6 +137,20 @@ export class Link {
    */
   async request(method, path, query, body = null, options = {}) {
     return this.#requests.ask({ method, path, query, body }, options);
+  }
+
+  /**
+   * Ask the worker that has the files of the database.
+   *
+   * @param {string} method
+   * @param {string} path
+   * @param {Query} query
+   * @param {RequestOptions} [options]
+   * @param {Blob} [blob]
+   * @returns {Promise<any>} the body of the answer
+   */
+  async storage(method, path, query, options = {}, blob) {
+    return this.#requests.ask({ method, path, query, body: null }, options, blob === undefined ? {} : { blob });
   }
 
   /**
@@ -196,11 +212,7 @@ export class Link {
     this.#watchdog.sign();
     switch (message.type) {
       case "hello":
-        // Nobody gets this lock before the worker is gone, whatever ended it.
-        endOfLifeline(message.lifeline, this.#watching.signal).then(
-          () => this.#worker === worker && this.#lost("dies"),
-          () => {},
-        );
+        this.#watch(worker, message.lifeline).catch(() => {});
         break;
       case "role":
         this.#play(message.role, message.channel);
@@ -218,7 +230,7 @@ export class Link {
         if (this.#role === "leader") this.#watchdog.start({ starting: false });
         break;
       case "response":
-        this.#requests.answered(message.id, message.text);
+        this.#requests.answered(message.id, message.text, message.blob);
         break;
       case "event":
         this.#onEvent(JSON.parse(message.text));
@@ -238,10 +250,27 @@ export class Link {
         if (this.#isTooOften()) this.#fail(new DurablyError("StoreUnavailable", "other tabs take the database away again and again"));
         else this.#start();
         break;
+      case "restart":
+        this.#restart(message.error === null ? undefined : errorOf(message.error));
+        break;
       case "failed":
         this.#fail(errorOf(message.error));
         break;
     }
+  }
+
+  /**
+   * Notice the end of the worker.
+   *
+   * @param {Worker} worker
+   * @param {string} lifeline
+   */
+  async #watch(worker, lifeline) {
+    const sees = seesLifeline(lifeline);
+    // Nobody gets this lock before the worker is gone, whatever ended it.
+    await endOfLifeline(lifeline, this.#watching.signal);
+    // Where it could not be seen, only the silence of the worker tells.
+    if ((await sees) && this.#worker === worker) this.#lost("dies");
   }
 
   /**
@@ -259,15 +288,30 @@ export class Link {
     this.#watchdog.start({ starting: true });
   }
 
-  /** The worker goes, and gives up whatever it holds, at once. */
-  #suspend() {
+  /**
+   * The files are others than those that the worker has.
+   *
+   * @param {Error} [error]  what happened to them, when nobody asked for it
+   */
+  #restart(error) {
+    this.#suspend(error);
+    if (error !== undefined && this.#isTooOften()) this.#fail(error);
+    else this.#start({ orphaned: true, blamed: null });
+  }
+
+  /**
+   * The worker goes, and gives up whatever it holds, at once.
+   *
+   * @param {Error} [error]
+   */
+  #suspend(error) {
     // Nobody is to blame for that.
     this.#leadersPage?.blame(null);
     this.#disconnect();
     this.#worker?.terminate();
     this.#worker = undefined;
     this.#status = "starting";
-    this.#onStatus("starting", {});
+    this.#onStatus("starting", error === undefined ? {} : { error });
   }
 
   #disconnect() {

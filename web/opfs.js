@@ -8,44 +8,114 @@
 
 import { DurablyError, failureOf } from "./failures.js";
 import { patiently } from "./ownership.js";
-import { classify, Connection } from "./sqlite.js";
+import { classify, Connection, NO_ROOM } from "./sqlite.js";
 
 /** @typedef {{directory: string, vfs: string}} Files  Where a database is, on OPFS and for SQLite. */
 /** @typedef {import("./protocol.js").Durability} Durability */
 /** @typedef {import("./sqlite.js").Sqlite3} Sqlite3 */
+/** @typedef {import("@sqlite.org/sqlite-wasm").SAHPoolUtil} Pool */
 
 // Older ones do not roll back a transaction that was killed after its cache spilled.
 const OLDEST_VERSION = 3054001;
 const FILE = "/durably.db";
+const PART_BYTES = 1 << 20;
+const NO_ROOM_TO_OPEN = "the database cannot be opened";
 
 /**
  * Open a database. Only for the holder of its place's lock.
  *
+ * Rejects with `NotADatabase` for what is none, or none of ours, and with `StorageDamaged` for one that cannot be read; such a file is
+ * left as it is. Not everything in it is read here: what is damaged further in shows when it is used.
+ *
  * @param {Sqlite3} sqlite3
  * @param {Files} files
  * @param {Durability} durability
- * @param {() => boolean} [holds]  whether this worker still owns the files
+ * @param {object} [owner]
+ * @param {() => boolean} [owner.holds]  whether this worker still owns the files
+ * @param {(reason: string) => void} [owner.onDamage]
  * @returns {Promise<Connection>}
  */
-export async function openDatabase(sqlite3, files, durability, holds) {
+export async function openDatabase(sqlite3, files, durability, owner) {
   if (sqlite3.version.libVersionNumber < OLDEST_VERSION) {
     throw new DurablyError(
       "StoreNotDurable",
       `SQLite ${sqlite3.version.libVersion} can lose a rollback on OPFS; 3.54.1 or newer is needed`,
     );
   }
+  return connect(sqlite3, await openPool(sqlite3, files), owner, (connection) => {
+    requireOurs(connection);
+    promiseDurability(connection, durability);
+  });
+}
+
+/**
+ * Open a database that is not to be used as one: to be checked, or copied. The same, without a promise.
+ *
+ * @param {Sqlite3} sqlite3
+ * @param {Files} files
+ * @param {(connection: Connection) => void} [check]
+ * @param {Blob} [content]  to be put into the file first
+ * @returns {Promise<Connection>}
+ */
+export async function openAside(sqlite3, files, check = () => {}, content) {
   const pool = await openPool(sqlite3, files);
+  if (content !== undefined) await fill(pool, content);
+  return connect(sqlite3, pool, undefined, check);
+}
+
+/**
+ * @param {Sqlite3} sqlite3
+ * @param {Pool} pool
+ * @param {{holds?: () => boolean, onDamage?: (reason: string) => void} | undefined} owner
+ * @param {(connection: Connection) => void} prepare
+ */
+function connect(sqlite3, pool, owner, prepare) {
   let connection;
   try {
     const db = new pool.OpfsSAHPoolDb(FILE);
-    connection = new Connection(sqlite3, db, { release: () => pool.pauseVfs(), holds });
-    promiseDurability(connection, durability);
+    connection = new Connection(sqlite3, db, { release: () => pool.pauseVfs(), ...owner });
+    // Before anything is read: WAL works without shared memory only for a connection that was exclusive before.
+    connection.query("PRAGMA locking_mode = exclusive");
+    prepare(connection);
     return connection;
   } catch (error) {
     const failure = openingFailure(sqlite3, error);
-    connection?.close();
+    if (connection) connection.close();
+    else pool.pauseVfs();
     throw failure;
   }
+}
+
+/**
+ * @param {Pool} pool
+ * @param {Blob} content
+ */
+async function fill(pool, content) {
+  let at = 0;
+  const next = async () => {
+    if (at >= content.size) return undefined;
+    const part = new Uint8Array(await content.slice(at, at + PART_BYTES).arrayBuffer());
+    at += part.byteLength;
+    return part;
+  };
+  try {
+    await pool.importDb(FILE, next);
+  } catch (error) {
+    pool.pauseVfs();
+    const { name, message } = failureOf(error);
+    if (name === "QuotaExceededError" || message.startsWith("Expected to write")) throw new DurablyError("StorageFull", NO_ROOM, { cause: error });
+    throw new DurablyError("NotADatabase", `this is not a SQLite database: ${message}`, { cause: error });
+  }
+}
+
+/** @param {Connection} connection */
+function requireOurs(connection) {
+  const tables = connection.query("SELECT name FROM sqlite_master WHERE type = 'table'").map(([name]) => name);
+  if (tables.length > 0 && !tables.includes("durably_schema") && !tables.includes("durably_inbox")) {
+    throw new DurablyError("NotADatabase", `the database of another application: it has the tables ${tables.slice(0, 5).join(", ")}`);
+  }
+  // What every start reads.
+  connection.lastSeq();
 }
 
 /**
@@ -54,7 +124,7 @@ export async function openDatabase(sqlite3, files, durability, holds) {
  */
 async function openPool(sqlite3, files) {
   try {
-    return await patiently(() =>
+    const pool = await patiently(() =>
       sqlite3.installOpfsSAHPoolVfs({
         name: files.vfs,
         directory: files.directory,
@@ -63,11 +133,14 @@ async function openPool(sqlite3, files) {
         ...{ forceReinitIfPreviouslyFailed: true },
       }),
     );
+    // One that this worker has had before.
+    if (pool.isPaused()) await patiently(() => pool.unpauseVfs());
+    return pool;
   } catch (error) {
     if (error instanceof DurablyError) throw error;
     const failure = failureOf(error);
     if (failure.name === "QuotaExceededError") {
-      throw new DurablyError("StorageFull", "no room left to open the database", { cause: error });
+      throw new DurablyError("StorageFull", `${NO_ROOM_TO_OPEN}: ${NO_ROOM}`, { cause: error });
     }
     throw new DurablyError(
       "StoreUnavailable",
@@ -84,7 +157,6 @@ async function openPool(sqlite3, files) {
  * @param {Durability} durability
  */
 function promiseDurability(connection, durability) {
-  // WAL works without shared memory only for a connection that was exclusive before.
   const pragmas = /** @type {[string, string, string | number][]} */ ([
     ["locking_mode", "exclusive", "exclusive"],
     ["journal_mode", "wal", "wal"],
@@ -137,11 +209,8 @@ function flushesDuring(work) {
 function openingFailure(sqlite3, error) {
   if (error instanceof DurablyError) return error;
   const { code, message } = classify(sqlite3, error);
-  if (code === "SQLITE_NOTADB") {
-    return new DurablyError("NotADatabase", "the file is not a SQLite database; it was left as it is", { cause: error });
-  }
-  if (code === "SQLITE_FULL") {
-    return new DurablyError("StorageFull", "no room left to open the database", { cause: error });
-  }
+  if (code === "SQLITE_NOTADB") return new DurablyError("NotADatabase", "the file is not a SQLite database", { cause: error });
+  if (code.startsWith("SQLITE_CORRUPT")) return new DurablyError("StorageDamaged", `the file is damaged: ${message}`, { cause: error });
+  if (code === "SQLITE_FULL") return new DurablyError("StorageFull", `${NO_ROOM_TO_OPEN}: ${NO_ROOM}`, { cause: error });
   return new DurablyError("StoreUnavailable", `the database cannot be opened: ${code}: ${message}`, { cause: error });
 }

@@ -10,7 +10,7 @@
  */
 
 /** Raised when a message changes its meaning: two deployments that meet must notice. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** @typedef {"full" | "relaxed"} Durability */
 
@@ -47,7 +47,11 @@ export const PROTOCOL_VERSION = 3;
  * Both a page and a follower's worker are clients of the leader's worker. Only the events of the last `listen` are told; the
  * type `journal` stands for `{type, runId, seq}` of each event that is stored, without what it is about.
  *
- * @typedef {{type: "listen", events: string[]} | {type: "request", text: string, id: string}} FromClient
+ * `storage` is a request for the worker itself, about the files of the database, and may bring another one.
+ *
+ * @typedef {{type: "listen", events: string[]}
+ *   | {type: "request", text: string, id: string}
+ *   | {type: "storage", text: string, id: string, blob?: Blob}} FromClient
  */
 
 /**
@@ -56,7 +60,7 @@ export const PROTOCOL_VERSION = 3;
  *
  * @typedef {{type: "connected", seq: number}
  *   | {type: "phase", phase: Phase, at: number, loaded?: number, total?: number}
- *   | {type: "response", id: string, text: string}
+ *   | {type: "response", id: string, text: string, blob?: Blob}
  *   | {type: "event", text: string}} ToClient
  */
 
@@ -71,7 +75,7 @@ export const PROTOCOL_VERSION = 3;
 /**
  * `role` comes before `connected`. `running` names the run whose code runs from now on, if any. `asleep`: the leader does not answer, and
  * this browser does not let another tab take the database over from it. `deposed`: another tab took it over, because this one seemed to be
- * asleep.
+ * asleep. `restart`: the files are others now, and a new worker is to open them; `error` says what happened to those before.
  *
  * @typedef {ToClient
  *   | {type: "hello", lifeline: string}
@@ -81,6 +85,7 @@ export const PROTOCOL_VERSION = 3;
  *   | {type: "pong"}
  *   | {type: "asleep"}
  *   | {type: "deposed"}
+ *   | {type: "restart", error: import("./failures.js").Failure | null}
  *   | {type: "failed", error: import("./failures.js").Failure}
  *   | {type: "closed"}} FromWorker
  */
@@ -93,6 +98,7 @@ export const PROTOCOL_VERSION = 3;
  * @typedef {{type: "attach", protocol: number, client: string, lifeline: string, events: string[]}
  *   | {type: "leader"}
  *   | {type: "blame", runId: string | null}
+ *   | {type: "cleared"}
  *   | {type: "ping"}
  *   | {type: "pong"}} OnChannel
  */

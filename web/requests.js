@@ -11,7 +11,11 @@ import { jsonOf } from "./wire.js";
 
 /** @typedef {import("./types.js").RequestOptions} RequestOptions */
 /** @typedef {{status: number, body: any}} Response */
-/** @typedef {{text: string, settle: PromiseWithResolvers<Response>}} Pending */
+/**
+ * `storage`: it is not for the engine, but for the worker that has the files, and may bring bytes.
+ *
+ * @typedef {{text: string, storage?: {blob?: Blob}, settle: PromiseWithResolvers<Response>}} Pending
+ */
 
 export class Requests {
   #timeout;
@@ -24,7 +28,7 @@ export class Requests {
 
   /**
    * @param {number} timeout  milliseconds, for those that bring none
-   * @param {(id: string, text: string) => void} send
+   * @param {(id: string, request: Pending) => void} send
    */
   constructor(timeout, send) {
     this.#timeout = timeout;
@@ -34,9 +38,10 @@ export class Requests {
   /**
    * @param {{method: string, path: string, query: Record<string, string | string[]>, body: unknown}} request
    * @param {RequestOptions} options
+   * @param {{blob?: Blob}} [storage]
    * @returns {Promise<any>} the body of the answer
    */
-  async ask(request, { signal, timeout = this.#timeout }) {
+  async ask(request, { signal, timeout = this.#timeout }, storage) {
     if (this.#end) throw this.#end;
     const id = newId();
     const text = jsonOf({ id, ...request });
@@ -45,9 +50,10 @@ export class Requests {
     const patience = new Patience({ signal, timeout }, () =>
       late(`${request.method} ${request.path} got no answer in ${timeout} ms`),
     );
-    this.#pending.set(id, { text, settle });
+    const pending = { text, storage, settle };
+    this.#pending.set(id, pending);
     try {
-      if (this.#connected && !signal?.aborted) this.#send(id, text);
+      if (this.#connected && !signal?.aborted) this.#send(id, pending);
       const { status, body } = await patience.race(settle.promise);
       if (status < 400) return body;
       throw new DurablyError(body.name ?? "DurablyError", body.error);
@@ -60,7 +66,7 @@ export class Requests {
   /** There is somebody to answer, who knows nothing of what was sent before. */
   connected() {
     this.#connected = true;
-    for (const [id, { text }] of this.#pending) this.#send(id, text);
+    for (const [id, pending] of this.#pending) this.#send(id, pending);
   }
 
   /** What is asked now waits. */
@@ -71,9 +77,11 @@ export class Requests {
   /**
    * @param {string} id
    * @param {string} text
+   * @param {Blob} [blob]  the body, if that is no JSON
    */
-  answered(id, text) {
-    this.#pending.get(id)?.settle.resolve(JSON.parse(text));
+  answered(id, text, blob) {
+    const response = JSON.parse(text);
+    this.#pending.get(id)?.settle.resolve(blob === undefined ? response : { ...response, body: blob });
   }
 
   /**

@@ -13,13 +13,19 @@ import { decode, encodeBytes, encodeFloat, encodeInteger, Float } from "./values
 /** @typedef {import("./values.js").WireValue} WireValue */
 
 /**
- * @typedef {{mode: "read" | "write", statements: [string, unknown[]][]}} BatchMessage
+ * @typedef {{mode: "read" | "write", statements: [string, unknown[]][], frees?: boolean}} BatchMessage  `frees`: it is a way out of
+ *   a full disk.
  * @typedef {{code: string, message: string, index: number | null}} BatchFailure
  */
 
 const STATEMENTS_KEPT = 128;
 
+// So many pages in the log are enough to work with, without room for more.
+const LOG_PAGES = 256;
+
 const NOT_OWNER = { code: "NOT_OWNER", message: "another tab has taken the database over" };
+
+export const NO_ROOM = "no room left: delete runs (purgeRuns), ask the browser for more (persist), or free space on this device";
 
 /** What the file system said last; SQLite itself only passes on that there was an error. */
 let storageFailure = /** @type {unknown} */ (null);
@@ -82,7 +88,7 @@ export function classify(sqlite3, error) {
   const primary = resultCode & 0xff;
   if (primary !== capi.SQLITE_CONSTRAINT && storageFailure !== null && isFull(storageFailure)) {
     // A full disk comes out of SQLite as an I/O error: only the file system knew.
-    return { code: "SQLITE_FULL", message: "no room left" };
+    return { code: "SQLITE_FULL", message: NO_ROOM };
   }
   const code = capi.sqlite3_js_rc_str(resultCode) || capi.sqlite3_js_rc_str(primary) || `SQLITE_${resultCode}`;
   return { code, message };
@@ -101,6 +107,9 @@ export class Connection {
   #db;
   #release;
   #holds;
+  #onDamage;
+  /** @type {import("./reserve.js").Reserve | undefined} */
+  #reserve;
   #text = new TextDecoder("utf-8", { ignoreBOM: true });
   /** @type {Map<string, Statement>} least recently used first */
   #statements = new Map();
@@ -111,8 +120,10 @@ export class Connection {
    * @param {object} [owner]
    * @param {() => void} [owner.release]  called when the database is closed
    * @param {() => boolean} [owner.holds]  whether the files are still ours
+   * @param {(reason: string) => void} [owner.onDamage]  called when a batch found the file damaged; may close nothing
    */
-  constructor(sqlite3, db, { release = () => {}, holds = () => true } = {}) {
+  constructor(sqlite3, db, { release = () => {}, holds = () => true, onDamage = () => {} } = {}) {
+    this.#onDamage = onDamage;
     this.#sqlite3 = sqlite3;
     this.#db = db;
     this.#release = release;
@@ -125,21 +136,53 @@ export class Connection {
   }
 
   /**
+   * From now on there is room in reserve for what frees room.
+   *
+   * @param {import("./reserve.js").Reserve} reserve
+   */
+  keep(reserve) {
+    this.#reserve = reserve;
+    void reserve.fill();
+  }
+
+  /**
    * Run the statements of a batch as one transaction: all of them, or none.
    *
    * @param {string} text  a `BatchMessage`
    * @returns {string} `{rows}` with the rows of each statement, or `{error: BatchFailure}`
    */
   runBatch(text) {
+    // A successor reads these files as they are after one more batch at most.
+    if (!this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index: null } });
+    /** @type {BatchMessage} */
+    let batch;
+    try {
+      batch = JSON.parse(text);
+    } catch (error) {
+      return JSON.stringify({ error: { ...classify(this.#sqlite3, error), index: null } });
+    }
+    let reply = this.#run(batch);
+    if ("error" in reply && reply.error.code === "SQLITE_FULL" && batch.frees && this.#reserve?.release()) reply = this.#run(batch);
+    if ("error" in reply) {
+      if (/^SQLITE_(CORRUPT|NOTADB)/.test(reply.error.code)) this.#onDamage(`${reply.error.code}: ${reply.error.message}`);
+    } else {
+      // What was committed too late is in no copy: nobody may be told of it.
+      if (batch.mode === "write" && !this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index: null } });
+      if (batch.frees) this.#makeRoom();
+    }
+    return JSON.stringify(reply);
+  }
+
+  /**
+   * @param {BatchMessage} batch
+   * @returns {{rows: WireValue[][][]} | {error: BatchFailure}}
+   */
+  #run({ mode, statements }) {
     storageFailure = null;
     /** @type {number | null} */
     let index = null;
     let inTransaction = false;
     try {
-      // A successor reads these files as they are after one more batch at most.
-      if (!this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index } });
-      /** @type {BatchMessage} */
-      const { mode, statements } = JSON.parse(text);
       if (statements.length > 1) {
         // Taking the write lock first means never having to upgrade. One statement is a transaction by itself.
         this.query(mode === "write" ? "BEGIN IMMEDIATE" : "BEGIN");
@@ -154,13 +197,26 @@ export class Connection {
       index = null;
       if (inTransaction) this.query("COMMIT");
       inTransaction = false;
-      // What was committed too late is in no copy: nobody may be told of it.
-      if (mode === "write" && !this.#holds()) return JSON.stringify({ error: { ...NOT_OWNER, index } });
-      return JSON.stringify({ rows: results });
+      return { rows: results };
     } catch (error) {
       const failure = { ...classify(this.#sqlite3, error), index };
       if (inTransaction) this.#rollback();
-      return JSON.stringify({ error: failure });
+      return { error: failure };
+    }
+  }
+
+  /**
+   * Something was deleted: let its pages, and those of the log, be used again, and keep room in reserve again. Pages that are free
+   * stay in the file; what is written next goes there.
+   */
+  #makeRoom() {
+    if (!this.#reserve || this.#reserve.isFilled) return;
+    try {
+      const [, pages] = this.query("PRAGMA wal_checkpoint(RESTART)")[0] ?? [];
+      // A short log would have to grow, and there may be no other room for that.
+      if (Number(pages) >= LOG_PAGES) void this.#reserve.fill();
+    } catch {
+      // The next deletion tries again.
     }
   }
 
@@ -195,6 +251,38 @@ export class Connection {
     } finally {
       capi.sqlite3_reset(pointer);
       if (params.length > 0) capi.sqlite3_clear_bindings(pointer);
+    }
+  }
+
+  /**
+   * The first column of each row of a statement, as bytes. All of it is read before anything else can happen.
+   *
+   * @param {string} sql
+   * @param {(bytes: Uint8Array) => void} onBytes  may keep them
+   */
+  eachBlob(sql, onBytes) {
+    const { capi, wasm } = this.#sqlite3;
+    const statement = this.#prepare(sql);
+    const pointer = /** @type {number} */ (statement.pointer);
+    try {
+      for (;;) {
+        const outcome = capi.sqlite3_step(pointer);
+        if (outcome === capi.SQLITE_DONE) return;
+        if (outcome !== capi.SQLITE_ROW) throw new ResultError(outcome, capi.sqlite3_errmsg(this.#db));
+        const start = Number(capi.sqlite3_column_blob(pointer, 0));
+        onBytes(wasm.heap8u().slice(start, start + capi.sqlite3_column_bytes(pointer, 0)));
+      }
+    } finally {
+      capi.sqlite3_reset(pointer);
+    }
+  }
+
+  /** Whether nothing in the file is damaged. Reads all of it. */
+  isWhole() {
+    try {
+      return this.query("PRAGMA integrity_check(1)")[0]?.[0] === "ok";
+    } catch {
+      return false;
     }
   }
 

@@ -29,6 +29,7 @@ export class ToLeader {
   #tell;
   #events;
   #onBlame;
+  #onCleared;
   #misses = 0;
   #onSign = () => {};
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -41,9 +42,11 @@ export class ToLeader {
    * @param {(message: ToClient) => void} tell
    * @param {(error: import("./failures.js").Failure) => void} onRefused
    * @param {(runId: string | null) => void} onBlame  called with the run under which the leader went
+   * @param {() => void} onCleared  called when the leader found the site's data cleared
    */
-  constructor(channel, lifeline, events, tell, onRefused, onBlame) {
+  constructor(channel, lifeline, events, tell, onRefused, onBlame, onCleared) {
     this.#onBlame = onBlame;
+    this.#onCleared = onCleared;
     const client = crypto.randomUUID();
     this.#tell = tell;
     this.#attach = { type: /** @type {const} */ ("attach"), protocol: PROTOCOL_VERSION, client, lifeline };
@@ -100,6 +103,7 @@ export class ToLeader {
   #hear(message) {
     if (message.type === "leader") this.#ask();
     if (message.type === "blame") this.#onBlame(message.runId);
+    if (message.type === "cleared") this.#onCleared();
     if (message.type === "leader" || message.type === "pong") this.#sign();
   }
 
@@ -142,6 +146,11 @@ export class Followers {
     this.#common = new BroadcastChannel(channel);
     this.#common.onmessage = ({ data }) => this.#hear(data);
     this.#post({ type: "leader" });
+  }
+
+  /** Everybody needs a new worker: those that there are share nothing with those that come. */
+  cleared() {
+    this.#post({ type: "cleared" });
   }
 
   close() {

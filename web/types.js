@@ -177,6 +177,7 @@
  * @property {Partial<Record<RunStatus, number>>} byStatus
  * @property {Record<string, Partial<Record<RunStatus, number>>>} byJob
  * @property {string[]} pausedJobs
+ * @property {boolean} storageFull  Whether results of runs wait for room.
  */
 
 /**
@@ -192,9 +193,23 @@
  */
 
 /**
- * What this origin has stored in this browser, in bytes, and whether the browser promised to keep it when space gets tight.
+ * A file that could not be used, or was found damaged; `bytes` is its size.
  *
- * @typedef {{usage: number, quota: number, persisted: boolean}} Storage
+ * @typedef {{name: string, bytes: number, reason: string, at: string}} SetAside
+ */
+
+/**
+ * What this origin has stored in this browser, in bytes; of the database alone, `null` while there is none. `null` stands for what the
+ * browser does not tell.
+ *
+ * @typedef {object} Storage
+ * @property {number | null} usage  Of everything on this origin.
+ * @property {number | null} quota  What the browser says that there might be. It may say more than there is.
+ * @property {boolean} persisted  Whether the browser promised to keep it when space gets tight.
+ * @property {number | null} bytes  Of the database.
+ * @property {number | null} free  Of these, what is used again before it grows.
+ * @property {boolean | null} full  Whether results of runs wait for room.
+ * @property {SetAside[] | null} setAside  Files that were set aside, the oldest first.
  */
 
 /**
@@ -231,6 +246,10 @@
  *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide"},
  *   ["network:offline"]: {},
  *   ["network:online"]: {},
+ *   ["storage:full"]: {error: string},
+ *   ["storage:room"]: {},
+ *   ["storage:set-aside"]: {reason: string},
+ *   ["storage:cleared"]: {},
  * }} EventDetails
  */
 
@@ -293,6 +312,8 @@
  * @property {Promise<void>} ready  Resolves when the jobs can run; rejects when the start failed.
  * @property {(method: string, path: string, query: Query, body?: unknown, options?: RequestOptions) => Promise<any>} request  The
  *   body of the answer.
+ * @property {(method: string, path: string, query: Query, options?: RequestOptions, blob?: Blob) => Promise<any>} [storage]  Asks the worker
+ *   that has the files of the database.
  * @property {(types: string[]) => void} listen  Hear of these types of events; `journal` is a hint for each that is stored.
  * @property {() => Promise<void>} close
  */

@@ -17,7 +17,9 @@ import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, startEngine } from "./python.js";
+import { Reserve } from "./reserve.js";
 import { loadSqlite } from "./sqlite.js";
+import { Storage } from "./storage.js";
 import { Followers, ToLeader } from "./tabs.js";
 
 /** @typedef {import("./place.js").Place} Place */
@@ -29,6 +31,10 @@ import { Followers, ToLeader } from "./tabs.js";
 // What the database says and may take back, and how long to wait for that.
 const PASSING = ["StorageFull", "StoreBusy", "StoreUnavailable"];
 const PAUSE_MS = 5_000;
+// A file that cannot be used: it is kept, and the site goes on with another one.
+const UNUSABLE = ["NotADatabase", "StorageDamaged"];
+// How often it is looked whether the files are still there.
+const LOOK_MS = 1_000;
 
 const page = { tell };
 const desk = new Desk();
@@ -37,6 +43,8 @@ const desk = new Desk();
 let heard = [];
 /** @type {ToLeader | undefined} while another worker leads */
 let leader;
+/** @type {Followers | undefined} while this one leads */
+let followers;
 /** @type {Candidacy | undefined} */
 let candidacy;
 /** @type {import("./python.js").Engine | undefined} */
@@ -48,6 +56,14 @@ let aftermath = { orphaned: false, blamed: null };
  * @type {(() => unknown)[]} */
 const closings = [];
 let closed = false;
+/** Whether another database has taken the place of the one that is open here. */
+let retired = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} while it is to be seen whether the file is damaged */
+let damage;
+/** @type {unknown} what ended the start meanwhile */
+let failedStart;
+/** @type {string | undefined} why the file that was there was set aside */
+let setAside;
 
 /** @param {FromWorker} message */
 function tell(message) {
@@ -112,6 +128,7 @@ function follow(place, lifeline) {
     },
     (error) => tell({ type: "failed", error }),
     blame,
+    cleared,
   );
 }
 
@@ -131,8 +148,9 @@ async function own(place, options, asleep) {
   leader?.close();
   leader = undefined;
   tell({ type: "role", role: "leader", channel: place.channel });
-  const followers = new Followers(place.channel, desk, (count) => tell({ type: "followers", count }), blame);
-  closings.push(() => followers.close());
+  const own = new Followers(place.channel, desk, (count) => tell({ type: "followers", count }), blame);
+  followers = own;
+  closings.push(() => own.close());
   desk.attach(page, heard);
   reach("opening");
   const ownership = await Ownership.take(place, asleep, deposed);
@@ -141,23 +159,99 @@ async function own(place, options, asleep) {
   // Python waits for the database to be open. Where both start at once, Chromium sometimes leaves a
   // createSyncAccessHandle() unanswered for ever, and it is no faster.
   const sqlite3 = await loadSqlite(options.runtime);
+  const holds = () => !retired && ownership.holds();
   const open = () => {
     const files = { directory: ownership.directory, vfs: `${place.vfs}.${ownership.copy}` };
-    return openDatabase(sqlite3, files, options.durability, () => ownership.holds());
+    return openDatabase(sqlite3, files, options.durability, { holds, onDamage });
   };
+  /** @param {string} reason */
+  const onDamage = (reason) => {
+    damage ??= setTimeout(() => void replaceDamaged(connection, ownership, reason));
+  };
+  /** @type {import("./sqlite.js").Connection} */
   let connection;
   try {
     connection = await open();
   } catch (error) {
-    // Somebody sleeps on them, of whom this worker was not told.
-    if (!(error instanceof FilesLocked && (await canSucceedSleepers()))) throw error;
-    await ownership.leave();
+    if (error instanceof FilesLocked && (await canSucceedSleepers())) {
+      // Somebody sleeps on them, of whom this worker was not told.
+      await ownership.leave();
+    } else if (UNUSABLE.includes(failureOf(error).name)) {
+      setAside = failureOf(error).message;
+      await ownership.setAside(setAside);
+      console.warn(`durably-web: the database was set aside, and an empty one is used: ${setAside}`);
+    } else {
+      throw error;
+    }
     connection = await open();
   }
   closings.push(() => connection.close());
   await ownership.tidy();
   requireOpen();
-  return { connection, holds: () => ownership.holds() };
+  return { sqlite3, place, ownership, connection, holds };
+}
+
+/**
+ * A batch met something damaged. Where all of the file is looked at and nothing is found, it is left alone.
+ *
+ * @param {import("./sqlite.js").Connection} connection
+ * @param {Ownership} ownership
+ * @param {string} reason
+ */
+async function replaceDamaged(connection, ownership, reason) {
+  if (closed || retired) return;
+  if (connection.isWhole()) {
+    damage = undefined;
+    if (failedStart) await fail(failedStart);
+    return;
+  }
+  retired = true;
+  try {
+    await ownership.setAside(`the file is damaged: ${reason}`);
+  } catch (error) {
+    await fail(error);
+    return;
+  }
+  tellOfStorage("storage:set-aside", { reason: `the file is damaged: ${reason}` });
+  restart(new DurablyError("StorageDamaged", `the database is damaged (${reason}); it was set aside, and an empty one is used`));
+}
+
+/**
+ * Let the page start another worker, for the files that there are now.
+ *
+ * @param {DurablyError | null} error  what happened to those before
+ */
+function restart(error) {
+  if (closed) return;
+  closed = true;
+  retired = true;
+  desk.close();
+  tell({ type: "restart", error: error && failureOf(error) });
+}
+
+/** The user has cleared the site's data, or the browser has: whatever is written now is nowhere. Also told by the leader. */
+function cleared() {
+  if (closed) return;
+  if (heard.includes("storage:cleared") || heard.includes("*")) tell({ type: "event", text: storageEvent("storage:cleared", {}) });
+  followers?.cleared();
+  restart(new DurablyError("StorageCleared", "the data of this site was cleared while it was open; an empty database is used"));
+}
+
+/**
+ * @param {import("./types.js").EventType} type
+ * @param {Record<string, unknown>} details
+ */
+function tellOfStorage(type, details) {
+  desk.post(type, storageEvent(type, details));
+}
+
+/**
+ * @param {import("./types.js").EventType} type
+ * @param {Record<string, unknown>} details
+ */
+function storageEvent(type, details) {
+  const head = { type, seq: null, timestamp: new Date().toISOString(), runId: null, jobName: null, labels: {} };
+  return JSON.stringify({ ...head, ...details });
 }
 
 /** Another worker has taken the database over: nothing that is done here counts any more. */
@@ -173,14 +267,24 @@ function requireOpen() {
 }
 
 /**
- * @param {{connection: import("./sqlite.js").Connection, holds: () => boolean}} database
+ * @param {Awaited<ReturnType<typeof own>>} database
  * @param {Downloads} downloads
  * @param {BootOptions} options
  */
-async function runJobs({ connection, holds }, downloads, options) {
+async function runJobs(database, downloads, options) {
+  const { connection, ownership, holds, place } = database;
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
-  desk.open(new Early(connection, options.encryptionKeys, schema), () => connection.lastSeq(), holds);
+  const stands = async () => {
+    if (await ownership.stands()) return true;
+    cleared();
+    return false;
+  };
+  const retire = () => void (retired = true);
+  const storage = new Storage(database, options, schema, { retire, restart: () => restart(null) });
+  desk.open(new Early(connection, options.encryptionKeys, schema), storage, () => connection.lastSeq(), holds, stands);
+  const looking = setInterval(stands, LOOK_MS);
+  closings.push(() => clearInterval(looking));
   /** @param {import("./protocol.js").Phase} phase */
   const reachWith = (phase) => reach(phase, downloads.progress[phase]?.bytes);
   reachWith("python");
@@ -192,7 +296,10 @@ async function runJobs({ connection, holds }, downloads, options) {
     /** @param {string} text */
     run_batch: (text) => connection.runBatch(text),
     /** @type {(type: string, text: string) => void} */
-    post: (type, text) => desk.post(type, text),
+    post: (type, text) => {
+      if (type === "storage:full" || type === "storage:room") storage.full = type === "storage:full";
+      desk.post(type, text);
+    },
     /** @param {string | null | undefined} runId */
     running: (runId) => tell({ type: "running", runId: runId ?? null }),
     broken,
@@ -215,6 +322,11 @@ async function runJobs({ connection, holds }, downloads, options) {
     if (outcome.error) throw errorOf(outcome.error);
   });
   reach("running");
+  // Now that somebody may listen.
+  if (setAside !== undefined) tellOfStorage("storage:set-aside", { reason: setAside });
+  const reserve = new Reserve(place);
+  closings.push(() => reserve.close());
+  connection.keep(reserve);
 }
 
 /**
@@ -310,12 +422,14 @@ addEventListener("message", ({ data }) => {
       } else {
         aftermath = message.aftermath;
         boot(message.options).catch((error) => {
-          if (!closed) void fail(error);
+          if (damage !== undefined) failedStart = error;
+          else if (!closed) void fail(error);
         });
       }
       break;
     case "listen":
     case "request":
+    case "storage":
       if (message.type === "listen") heard = message.events;
       // Between two leaders there is nobody to ask; the page repeats what it has had no answer to.
       if (leader) leader.send(message);

@@ -59,7 +59,10 @@ class OpfsExecutor:
         if not self._open:
             raise StoreUnavailable("the database is not open: use `async with durably`, or `await durably.init()`")
         statements = [(sql, [_encode(value) for value in params]) for sql, params in batch.statements]
-        reply = _loads(self._run_batch(_dumps({"mode": batch.mode, "statements": statements})))
+        message: dict[str, Any] = {"mode": batch.mode, "statements": statements}
+        if batch.frees:
+            message["frees"] = True
+        reply = _loads(self._run_batch(_dumps(message)))
         if "error" in reply:
             raise _error(reply["error"])
         return [[tuple([_decode(value) for value in row]) for row in rows] for rows in reply["rows"]]

@@ -137,7 +137,10 @@ class SqliteExecutor:
             kind: type[StoreError] = NotADatabase
             message = f"{self._path} is not a SQLite database; it was left as it is. Name another file."
         elif code == "SQLITE_FULL":
-            kind, message = StorageFull, f"there is no room left for {self._path}"
+            kind, message = (
+                StorageFull,
+                f"there is no room left for {self._path}: delete runs, or make room on the disk",
+            )
         elif code.startswith("SQLITE_CONSTRAINT"):
             kind, message = ConstraintViolated, str(error)
         elif code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):

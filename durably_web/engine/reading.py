@@ -115,8 +115,10 @@ class Reading(Base):
         return await self._store.read(operations.get_logs(run_id))
 
     async def stats(self) -> Stats:
-        """How many runs there are by status and job, and which jobs are paused. Counts all runs there are."""
-        return await self._store.read(operations.stats())
+        """How many runs there are by status and job, which jobs are paused, and whether the disk is full. Counts all
+        runs there are."""
+        counted = await self._store.read(operations.stats())
+        return counted._replace(storage_full=self._store.room.is_full)
 
     async def check_health(self) -> None:
         """Return if the database answers. Raises `StoreError` if it does not."""

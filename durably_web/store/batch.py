@@ -31,10 +31,12 @@ class Batch(NamedTuple):
     """Statements that one transaction executes in order, in one crossing.
 
     `mode` is `"write"` (takes the write lock first, so that it never has to upgrade) or `"read"` (one snapshot).
+    `frees` marks a write that is a way out of a full disk: a database that keeps room in reserve keeps it for these.
     """
 
     mode: Mode
     statements: tuple[Statement, ...]
+    frees: bool = False
 
 
 class Operation(NamedTuple, Generic[T]):
@@ -52,6 +54,10 @@ class Operation(NamedTuple, Generic[T]):
         """The same operation, whose outcome is passed on through `use` as soon as it is known."""
         decode = self.decode
         return Operation(self.name, self.batch, lambda results: use(decode(results)))
+
+    def freeing(self) -> Operation[T]:
+        """The same operation, which may use what is kept in reserve for a full disk."""
+        return self._replace(batch=self.batch._replace(frees=True))
 
 
 class Executor(Protocol):

@@ -90,7 +90,7 @@ class SealingExecutor:
                     for position, value in enumerate(params)
                 )
             statements.append(Statement(sql, params))
-        return Batch(batch.mode, tuple(statements))
+        return batch._replace(statements=tuple(statements))
 
     async def _opened(self, results: list[Rows]) -> list[Rows]:
         sealed = [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from durably_web.clock import Clock
-from durably_web.errors import ConstraintViolated, SchemaTooNew, StoreBusy, StoreError, StoreUnavailable
+from durably_web.errors import ConstraintViolated, SchemaTooNew, StorageFull, StoreBusy, StoreError, StoreUnavailable
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Batch, Executor, Operation, Rows
 from durably_web.store.changes import Changes
+from durably_web.store.room import Room
 
 T = TypeVar("T")
 
@@ -19,13 +20,25 @@ MAX_SHARED = 64
 
 
 class _Waiting:
-    """An operation that waits to be sent with others; made into a batch as late as possible."""
+    """An operation that waits to be sent with others; made into a batch as late as possible, and once."""
 
-    __slots__ = ("build", "future")
+    __slots__ = ("future", "make", "operation", "patient")
 
-    def __init__(self, build: Callable[[], Operation[Any]], future: asyncio.Future[Any]) -> None:
-        self.build = build
+    def __init__(self, make: Callable[[], Operation[Any]], future: asyncio.Future[Any], patient: bool) -> None:
+        self.make = make
         self.future = future
+        self.patient = patient
+        self.operation: Operation[Any] | None = None
+
+    @property
+    def is_pointless(self) -> bool:
+        """Whether nobody waits, and nothing that was made has to arrive: a run's entries are numbered when made."""
+        return self.operation is None and self.future.done()
+
+    def build(self) -> Operation[Any]:
+        if self.operation is None:
+            self.operation = self.make()
+        return self.operation
 
     def answer(self, operation: Operation[Any], results: list[Rows]) -> None:
         try:
@@ -57,6 +70,7 @@ class Store:
         self._flusher: asyncio.Task[None] | None = None
         self._open = False
         self.writers = 0
+        self.room = Room(clock)
         self.changes = Changes(clock, executor.version)
 
     # -- life --------------------------------------------------------------------------------------------
@@ -114,21 +128,62 @@ class Store:
     async def read(self, operation: Operation[T]) -> T:
         return operation.decode(await self._executor.run(operation.batch))
 
-    async def write(self, operation: Operation[T]) -> T:
-        return await self.submit(lambda: operation)
+    async def write(self, operation: Operation[T], *, patient: bool = False) -> T:
+        return await self.submit(lambda: operation, patient=patient)
 
-    async def submit(self, build: Callable[[], Operation[T]]) -> T:
+    async def submit(self, build: Callable[[], Operation[T]], *, patient: bool = False) -> T:
         """Send the operation that `build` makes; `build` is called when its turn has come.
 
-        Returns after the commit. Operations are sent in the order of the calls. Raises `StoreError`.
+        Returns after the commit. Operations are sent in the order of the calls. Raises `StoreError`. One that is
+        `patient` waits while the disk is full, and those that are behind it with it, until there is room.
         """
-        if self.writers <= 1 and self._flusher is None and not self._turn.locked():
-            return await self._send(build())
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(build, future))
-        if self._flusher is None:
-            self._flusher = asyncio.get_running_loop().create_task(self._flush())
-        return await future
+        holds = patient and self.room.is_full
+        if self.writers <= 1 and self._flusher is None and not self._turn.locked() and not holds:
+            operation = build()
+            try:
+                result = await self._send(operation)
+            except StorageFull as error:
+                if not patient or not self.room.patient:
+                    raise
+                item = self._waiting_for(build, patient)
+                item.operation = operation
+                self._hold(item, error)
+                return cast(T, await item.future)
+            if self.room.is_full:
+                # It may have made room.
+                self.room.try_now()
+            return result
+        item = self._waiting_for(build, patient)
+        if holds:
+            self._hold(item)
+        else:
+            self._waiting.append(item)
+            if self._flusher is None:
+                self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        return cast(T, await item.future)
+
+    def _waiting_for(self, build: Callable[[], Operation[Any]], patient: bool) -> _Waiting:
+        return _Waiting(build, asyncio.get_running_loop().create_future(), patient)
+
+    def _hold(self, item: _Waiting, error: StorageFull | None = None) -> None:
+        """Let it wait for room; because of `error`, or because others do."""
+
+        async def attempt() -> None:
+            async with self._turn:
+                if item.is_pointless:
+                    return
+                try:
+                    operation = item.build()
+                    item.answer(operation, await self._executor.run(operation.batch))
+                except StorageFull:
+                    raise
+                except Exception as other:
+                    item.fail(other)
+
+        if error is None:
+            self.room.queue(attempt, item.fail)
+        else:
+            self.room.lack(error, attempt, item.fail)
 
     async def _send(self, operation: Operation[T]) -> T:
         async with self._turn:
@@ -140,7 +195,7 @@ class Store:
             while self._waiting:
                 async with self._turn:
                     shared, self._waiting = self._waiting[:MAX_SHARED], self._waiting[MAX_SHARED:]
-                    await self._send_shared([item for item in shared if not item.future.done()])
+                    await self._send_shared([item for item in shared if not item.is_pointless])
         finally:
             # Those who have their answers now go on first, and tell of it, before anybody writes past the others.
             asyncio.get_running_loop().call_soon(self._rest)
@@ -151,6 +206,13 @@ class Store:
     async def _send_shared(self, items: list[_Waiting]) -> None:
         """One transaction for all. Whatever goes wrong, no item is left without an answer."""
         built: list[tuple[_Waiting, Operation[Any]]] = []
+        if self.room.is_full:
+            for item in items:
+                if item.patient:
+                    self._hold(item)
+            items = [item for item in items if not item.patient]
+        if not items:
+            return
         try:
             for item in items:
                 try:
@@ -159,26 +221,46 @@ class Store:
                     item.fail(error)
             statements = tuple(statement for _, operation in built for statement in operation.batch.statements)
             try:
-                results = await self._executor.run(Batch("write", statements))
+                # One alone keeps what its batch says of itself.
+                shared = built[0][1].batch if len(built) == 1 else Batch("write", statements)
+                results = await self._executor.run(shared)
             except StoreError as error:
-                if len(built) == 1 or isinstance(error, StoreBusy | StoreUnavailable):
+                if isinstance(error, StoreBusy | StoreUnavailable):
                     raise
                 # One of them is to blame; alone, each gets its own answer.
                 for item, operation in built:
-                    try:
-                        results = await self._executor.run(operation.batch)
-                    except StoreError as own:
-                        item.fail(own)
-                    else:
-                        item.answer(operation, results)
+                    await self._send_alone(item, operation, error if len(built) == 1 else None)
                 return
             position = 0
             for item, operation in built:
                 end = position + len(operation.batch.statements)
                 item.answer(operation, results[position:end])
                 position = end
+            if self.room.is_full:
+                # It may have made room.
+                self.room.try_now()
         except BaseException as error:
             for item in items:
                 item.fail(error)
             if not isinstance(error, Exception):
                 raise
+
+    async def _send_alone(self, item: _Waiting, operation: Operation[Any], error: StoreError | None) -> None:
+        """One that did not go through with others; or `error` is what it met already."""
+        if item.patient and self.room.is_full:
+            # One before it waits.
+            self._hold(item)
+            return
+        try:
+            if error is not None:
+                raise error
+            results = await self._executor.run(operation.batch)
+        except StorageFull as own:
+            if item.patient and self.room.patient:
+                self._hold(item, own)
+            else:
+                item.fail(own)
+        except StoreError as own:
+            item.fail(own)
+        else:
+            item.answer(operation, results)

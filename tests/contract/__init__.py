@@ -59,11 +59,12 @@ SUITES = (
     "shutdown",
     "faults",
     "wait_faults",
+    "full_storage",
     "offload",
 )
 """The modules with cases, in the order in which they build on each other."""
 
-BARE = ("executor", "faults", "wait_faults", "offload")
+BARE = ("executor", "faults", "wait_faults", "full_storage", "offload")
 """Those of them that are not bound behind a wrapper: it would undo what they do to batches, or is nothing to them."""
 
 SECONDS_PER_CASE = 60

@@ -16,6 +16,7 @@ from tests.contract import Backend, needs
 from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
 
 NOT_STORED = {"step:start", "run:lease-renewed", "step:cancel", "worker:error", "worker:shutdown"}
+NOT_STORED |= {"storage:full", "storage:room", "storage:set-aside", "storage:cleared"}
 
 
 @job

@@ -13,7 +13,7 @@ CODE = (ROOT / "web" / "protocol.js").read_text("utf-8")
 
 MESSAGES = ["FromClient", "ToClient", "ToWorker", "FromWorker", "OnChannel", "ToFollower"]
 # Where messages wait for each other, or are sent again.
-TIMED = ["hearing.js", "http.js", "link.js", "options.js", "ownership.js", "tabs.js", "watchdog.js"]
+TIMED = ["hearing.js", "http.js", "link.js", "options.js", "ownership.js", "copies.js", "tabs.js", "watchdog.js"]
 
 _CONSTANT = re.compile(r"^const ([A-Z_]+) = ([\d_]+);", re.MULTILINE)
 _ROW = re.compile(r"^\| (.*) \|$", re.MULTILINE)
@@ -120,7 +120,11 @@ def test_the_times_are_those_of_the_code() -> None:
 
 def test_a_type_is_read_as_it_is_written() -> None:
     assert messages('A | {type: "one", a: string[]}\n *   | {type: "two"}') == {"one": ["a"], "two": []}
-    assert messages(typedef("FromClient")) == {"listen": ["events"], "request": ["text", "id"]}
+    assert messages(typedef("FromClient")) == {
+        "listen": ["events"],
+        "request": ["text", "id"],
+        "storage": ["text", "id"],
+    }
     assert rows("| type | fields |\n| --- | --- |\n| `a` | |\n| `b` | `c`, `d` |\n") == [
         ["`a`", ""],
         ["`b`", "`c`, `d`"],

@@ -29,6 +29,7 @@ function world(settings = {}) {
         ready: Promise.resolve(),
         listen: (types) => state.listened.push(types),
         close: async () => {},
+        ...(settings.storage && { storage: settings.storage }),
         request: (method, path, query, body, options) =>
           new Promise((resolve, reject) => state.asked.push({ line: `${method} ${path}`, query, body, options, resolve, reject })),
       };
@@ -215,8 +216,18 @@ test("storage is this browser's, where the runs are", async () => {
     configurable: true,
     value: { storage: { estimate: async () => ({ usage: 1, quota: 2, usageDetails: {} }), persisted: async () => true } },
   });
-  assert.deepEqual(await world().durably.storage(), { usage: 1, quota: 2, persisted: true });
-  await assert.rejects(world({ inPage: false }).durably.storage(), { name: "InvalidInput" });
+  const inPage = world({
+    storage: async (method, path) => (method === "GET" && path === "/storage" ? { bytes: 3, free: 0, full: false, setAside: [] } : null),
+  });
+  const database = { bytes: 3, free: 0, full: false, setAside: [] };
+  assert.deepEqual(await inPage.durably.storage(), { usage: 1, quota: 2, persisted: true, ...database });
+  navigator.storage.estimate = async () => {
+    throw new TypeError("no");
+  };
+  assert.deepEqual(await inPage.durably.storage(), { usage: null, quota: null, persisted: true, ...database });
+  for (const ask of ["storage", "persist", "exportDatabase", "deleteSetAside", "importDatabase"]) {
+    await assert.rejects(world({ inPage: false }).durably[ask]("one"), { name: "InvalidInput" });
+  }
 });
 
 test("options become absolute, with defaults that fit together", () => {

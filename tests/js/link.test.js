@@ -53,6 +53,7 @@ Object.defineProperty(globalThis, "navigator", {
   configurable: true,
   value: {
     locks: {
+      query: async () => ({ held: ["one", "two", ...Array.from({ length: 9 }, (_, death) => `death ${death}`)].map((name) => ({ name })) }),
       request: (name, { signal }, callback) =>
         new Promise((resolve, reject) => {
           lifelines.set(name, () => resolve(callback()));

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from durably_web.errors import StoreUnavailable
+from durably_web.errors import StorageFull, StoreUnavailable
 from durably_web.store.batch import Batch, Executor, Rows
 from durably_web.store.operations import schema
 
@@ -124,6 +124,35 @@ class FaultyExecutor(Wrapper):
                     self.on_fall()
                 raise StoreUnavailable(f"batch {self.count} met a fault ({self.fault})", code="FAULT")
         return await self.inner.run(batch)
+
+
+class FullExecutor(Wrapper):
+    """A disk that is full: from the `at`-th write on, counted from 1 when that is set, until `room` is made.
+
+    Deleting runs makes room, unless the disk is full of something else (`stays`).
+    """
+
+    def __init__(self, inner: Executor, at: int = 0) -> None:
+        super().__init__(inner)
+        self.at = at
+        self.count = 0
+        self.refused = 0
+        self.stays = True
+
+    def room(self) -> None:
+        self.at = self.count = 0
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if not self.at or batch.mode == "read":
+            return await self.inner.run(batch)
+        self.count += 1
+        if self.count < self.at:
+            return await self.inner.run(batch)
+        if not self.stays and any("DELETE FROM durably_runs" in statement.sql for statement in batch.statements):
+            self.room()
+            return await self.inner.run(batch)
+        self.refused += 1
+        raise StorageFull("no room left", code="SQLITE_FULL")
 
 
 class MortalExecutor(Wrapper):

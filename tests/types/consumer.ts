@@ -63,7 +63,11 @@ export async function start(): Promise<Durably> {
   await control(durably, signal);
   events(durably);
   const storage: Storage = await durably.storage();
-  console.log(storage.usage / storage.quota, storage.persisted);
+  console.log((storage.usage ?? 0) / (storage.quota ?? 1), storage.persisted, storage.bytes, storage.setAside?.[0]?.reason);
+  const promised: boolean = await durably.persist();
+  const blob: Blob = await durably.exportDatabase({ timeout: promised ? 1 : 2 });
+  await durably.importDatabase(blob);
+  await durably.deleteSetAside("name");
   await durably.close();
   return durably;
 }

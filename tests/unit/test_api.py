@@ -223,6 +223,7 @@ async def test_stats(api: Api) -> None:
         "byStatus": {"completed": 1, "failed": 1, "pending": 1},
         "byJob": {"ask": {"pending": 1}, "echo": {"completed": 1}, "fail": {"failed": 1}},
         "pausedJobs": [],
+        "storageFull": False,
     }
 
 

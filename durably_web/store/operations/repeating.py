@@ -55,4 +55,6 @@ def find_answer(request_id: str) -> Operation[Answered]:
 
 def store_answer(request_id: str, count: int, now: int) -> Operation[None]:
     """A request about many runs has come to its end: it is not to be done again."""
-    return operation("store_answer", "write", nothing, forget_old(now), (INSERT_ANSWER, (request_id, count)))
+    stored = operation("store_answer", "write", nothing, forget_old(now), (INSERT_ANSWER, (request_id, count)))
+    # Also of a request that has made room.
+    return stored.freeing()

@@ -192,7 +192,7 @@ def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outco
         (CANCEL_RUNS, (now, request_id, request_id)),
         (SELECT_CHANGED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
-    )
+    ).freeing()
 
 
 def retry(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
@@ -225,7 +225,7 @@ def delete_runs(
         (DELETE_JOURNALS, (asked,)),
         (SELECT_CHANGED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
-    )
+    ).freeing()
 
 
 class Copied(NamedTuple):
