@@ -153,7 +153,8 @@ export class Storage {
     if (this.#importing) throw new DurablyError("Conflict", "another import is under way");
     this.#importing = true;
     const copy = await newCopy(this.#place);
-    const files = { directory: directoryOf(this.#place, copy), vfs: `${this.#place.vfs}.${copy}` };
+    // A name of its own: SQLite remembers pools by name, also of directories that are gone.
+    const files = { directory: directoryOf(this.#place, copy), vfs: `${this.#place.vfs}.import.${id}` };
     let restart = false;
     try {
       const sealer = new Sealer(this.#options.encryptionKeys);

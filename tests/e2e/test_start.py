@@ -125,33 +125,6 @@ def test_requirements(visit: Callable[..., Page], origin_folder: Path) -> None:
     assert "requirements" in [phase for _, phase, _ in page.evaluate("statuses")]
 
 
-DAMAGE = """async () => {
-  const encoder = new TextEncoder();
-  const place = await (await navigator.storage.getDirectory()).getDirectoryHandle("durably-web");
-  for await (const database of place.values()) {
-    const files = await database.getDirectoryHandle(".opaque");
-    for await (const file of files.values()) {
-      const bytes = new Uint8Array(await (await file.getFile()).arrayBuffer());
-      if (!new TextDecoder().decode(bytes.subarray(0, 100)).startsWith("/durably.db\\0")) continue;
-      const writable = await file.createWritable({ keepExistingData: true });
-      await writable.write({ type: "write", position: 4096, data: encoder.encode("not a database. ".repeat(256)) });
-      await writable.close();
-      return (await file.getFile()).size;
-    }
-  }
-}"""
-
-
-def test_a_file_that_is_not_a_database(visit: Callable[..., Page]) -> None:
-    page = visit()
-    assert create(page) == "leader"
-    page.evaluate("durably.close()")
-    size = page.evaluate(DAMAGE)
-    for _ in range(2):
-        assert create(page).startswith("NotADatabase: the file is not a SQLite database; it was left as it is")
-    assert page.evaluate(DAMAGE) == size
-
-
 HOLD_A_FILE = """async () => {
   const script = `
     const place = await (await navigator.storage.getDirectory()).getDirectoryHandle("durably-web");
