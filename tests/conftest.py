@@ -53,9 +53,12 @@ def pyodide_directory() -> Path:
 
 
 @pytest.fixture(scope="session")
-def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runtime that sites are built with, built once: others may build theirs meanwhile."""
-    return build_runtime.build(tmp_path_factory.mktemp("build") / "runtime").folder
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The runtime that sites are built with, built once: others may build theirs meanwhile. Commands find it, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = build_runtime.build(tmp_path_factory.mktemp("build") / "runtime").folder
+        patch.setenv("DURABLY_WEB_RUNTIME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
