@@ -23,6 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Scope
 from watchfiles import Change, awatch
 
+from durably_web.site import pins
 from durably_web.site.build import NOT_SERVED, is_own
 from durably_web.site.bundle import Package, add_packages, default_cdn, gather, work_folder
 from durably_web.site.files import is_junk, replace_folder
@@ -134,7 +135,8 @@ class Workshop:
 
     def _concerns(self, _change: Change, path: str) -> bool:
         parts = Path(path).relative_to(self.folder).parts
-        if any(map(is_junk, parts)):
+        # The pins are written here, after a change that was told.
+        if any(map(is_junk, parts)) or parts == (pins.FILE_NAME,):
             return False
         return not is_own(self.folder / parts[0]) if parts else False
 
