@@ -16,7 +16,8 @@ import pytest
 from durably_web import Durably
 from tests.e2e.conftest import create
 from tests.e2e.jobs import large_jobs
-from tests.e2e.tabs import evaluate, wait, wait_for_leader
+from tests.e2e.tabs import evaluate, kill, processes_of, wait, wait_for_leader
+from tests.e2e.test_start import link_site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -203,3 +204,107 @@ def test_an_older_schema_and_another_key(visit: Callable[..., Page], tmp_path: P
     assert import_(page, old.read_bytes()) is None
     runs = evaluate(page, "() => durably.getRuns({limit: 500})")
     assert {one["id"] for one in runs} == known and known
+
+
+# The import stands still at a certain moment of it, for ever.
+STOPS = {
+    "in the middle of the copy": """
+let parts = 0;
+const read = Blob.prototype.arrayBuffer;
+Blob.prototype.arrayBuffer = function () {
+  return this.size === 1 << 20 && ++parts === 3 ? hold() : read.call(this);
+};
+""",
+    "before it is complete": """
+const get = FileSystemDirectoryHandle.prototype.getFileHandle;
+FileSystemDirectoryHandle.prototype.getFileHandle = function (name, options) {
+  return name === "complete" && options?.create ? hold() : get.call(this, name, options);
+};
+""",
+    "when it is complete": """
+const get = FileSystemDirectoryHandle.prototype.getFileHandle;
+FileSystemDirectoryHandle.prototype.getFileHandle = async function (name, options) {
+  const handle = await get.call(this, name, options);
+  return name === "complete" && options?.create ? hold() : handle;
+};
+""",
+}
+HOLD = """
+const held = new BroadcastChannel("held");
+function hold() {
+  held.postMessage("held");
+  return new Promise(() => {});
+}
+"""
+
+
+def _made_by_a_server(path: Path) -> Path:
+    """A database of a few megabytes."""
+
+    async def run() -> None:
+        async with Durably(str(path), jobs=[large_jobs.fill]) as durably:
+            handle = await durably.trigger(large_jobs.fill, {"bytes": 5_000_000})
+            await handle.result(timeout=60)
+
+    with ThreadPoolExecutor(1) as server:
+        server.submit(lambda: asyncio.run(run())).result(timeout=90)
+    return path
+
+
+# Gives nothing back: a promise would be waited for.
+LISTEN = "() => { held = new Promise((resolve) => { new BroadcastChannel('held').onmessage = resolve; }); }"
+
+
+@pytest.mark.parametrize("moment", STOPS)
+def test_a_tab_that_is_killed_in_an_import(
+    moment: str, visit: Callable[..., Page], origin_folder: Path, tmp_path: Path
+) -> None:
+    """There is the old database afterwards, or the new one, and all of it."""
+    site = origin_folder / f"stops-{list(STOPS).index(moment)}"
+    worker = link_site(origin_folder / "my-repo", site, without="worker.js")
+    (site / "large_jobs.py").symlink_to(origin_folder / "my-repo" / "large_jobs.py")
+    worker.write_text((origin_folder / "my-repo" / "durably-web" / "worker.js").read_text() + HOLD + STOPS[moment])
+    content = _made_by_a_server(tmp_path / "new.db")
+    other = visit()
+    page = visit(f"{site.name}/")
+    assert create(page, jobs=JOBS) == "leader"
+    old = evaluate(page, "() => durably.trigger('keep', {text: 'old'})")
+    evaluate(page, "id => durably.waitForRun(id)", old["id"])
+    was = rows_of(export(page, tmp_path / "old.db"))
+    page.evaluate(LISTEN)
+    text = base64.b64encode(content.read_bytes()).decode()
+    page.evaluate(f"async (text) => {{ durably.importDatabase(await ({BLOB})(text)); }}", text)
+    evaluate(page, "() => held.then(() => true)")
+    kill(page, processes_of([page, other])[0])
+
+    # The site as it is without that.
+    worker.unlink()
+    worker.symlink_to(origin_folder / "my-repo" / "durably-web" / "worker.js")
+    page = visit(f"{site.name}/")
+    assert create(page, jobs=JOBS) == "leader"
+    there = rows_of(export(page, tmp_path / "there.db"))
+    assert there == (rows_of(content) if moment == "when it is complete" else was)
+    assert evaluate(page, FOLDERS) == 1, "nothing is left behind"
+
+
+def test_an_import_whose_answer_is_lost_is_done_once(
+    visit: Callable[..., Page], origin_folder: Path, tmp_path: Path
+) -> None:
+    """Its worker dies when the file is in place: the page asks the next one again, which knows of it."""
+    site = origin_folder / "stops-once"
+    worker = link_site(origin_folder / "my-repo", site, without="worker.js")
+    source = (origin_folder / "my-repo" / "durably-web" / "worker.js").read_text()
+    worker.write_text(source + HOLD + STOPS["when it is complete"])
+    page = visit(f"{site.name}/")
+    assert create(page) == "leader"
+    run = evaluate(page, "() => durably.trigger('keep', {text: 'first'})")
+    evaluate(page, "id => durably.waitForRun(id)", run["id"])
+    content = export(page, tmp_path / "first.db").read_bytes()
+    page.evaluate(LISTEN)
+    text = base64.b64encode(content).decode()
+    page.evaluate(f"async (text) => {{ globalThis.importing = durably.importDatabase(await ({BLOB})(text)); }}", text)
+    evaluate(page, "() => held.then(() => true)")
+    page.evaluate("workers.at(-1).terminate()")
+    # Done again, it would stand still again.
+    evaluate(page, "() => importing")
+    assert evaluate(page, "id => durably.getRun(id)", run["id"])["output"] == 5
