@@ -31,7 +31,7 @@ import { Progress } from "./progress.js";
  * @property {string} packageBaseUrl  the folder that the lock's files are relative to: the site's own, wherever Pyodide is
  * @property {() => Promise<{loadPyodide: typeof import("pyodide").loadPyodide}>} module
  * @property {() => Promise<{default: any}>} machine  the module that goes with the WebAssembly
- * @property {() => Promise<Response>} wasm
+ * @property {() => Promise<Response>} wasm  to be taken once
  * @property {Promise<Uint8Array<ArrayBuffer>>} stdlib
  * @property {Promise<Uint8Array<ArrayBuffer>> | null} snapshot
  * @property {Promise<any>} lock
@@ -172,11 +172,9 @@ export class Downloads {
     const url = `${indexURL}pyodide.asm.wasm`;
     const first = fetch(url);
     quietly(first);
-    let taken = false;
     const wasm = async () => {
-      const response = await (taken ? fetch(url) : first);
-      if (!taken && response.ok) quietly(count(response.clone(), (bytes) => python?.add(bytes)));
-      taken = true;
+      const response = await first;
+      if (response.ok) quietly(count(response.clone(), (bytes) => python?.add(bytes)));
       return response;
     };
     return { module: () => load("pyodide.mjs"), machine: () => load("pyodide.asm.mjs"), wasm };

@@ -20,8 +20,11 @@ export async function startInterpreter(options, downloads) {
   const files = await downloads.python;
   const where = files?.indexURL ?? /** @type {string} */ (options.pyodide);
   if (files === null) return { pyodide: await failing(where, () => loadElsewhere(where)), restored: false };
-  const restored = await restore(files);
-  return { pyodide: restored ?? (await failing(where, () => load(files))), restored: restored !== null };
+  const parts = prepare(files);
+  // Without one of them nothing starts, whatever the memory.
+  await failing(where, () => parts);
+  const restored = await restore(files, parts);
+  return { pyodide: restored ?? (await failing(where, async () => load(files, await parts))), restored: restored !== null };
 }
 
 /**
@@ -38,11 +41,33 @@ export function settle(pyodide) {
   restored.destroy();
 }
 
-/** @param {PythonFiles} files */
-async function restore(files) {
+/**
+ * What takes a while, all of it beside each other.
+ *
+ * @param {PythonFiles} files
+ */
+function prepare({ module, machine, wasm, stdlib, lock }) {
+  const parts = Promise.all([module(), machine(), compile(wasm), stdlib, lock]);
+  parts.catch(() => {});
+  return parts;
+}
+
+/** @param {() => Promise<Response>} wasm */
+async function compile(wasm) {
+  const response = await wasm();
+  // Pyodide would wait for it for ever.
+  if (!response.ok) throw new DurablyError("NotFound", `${response.url} could not be fetched: the server answered ${response.status}`);
+  return WebAssembly.compileStreaming(response);
+}
+
+/**
+ * @param {PythonFiles} files
+ * @param {ReturnType<typeof prepare>} parts
+ */
+async function restore(files, parts) {
   if (!files.snapshot) return null;
   try {
-    return await load(files, await files.snapshot);
+    return await load(files, await parts, await files.snapshot);
   } catch (error) {
     console.warn("durably-web: Python starts from the beginning, because its memory does not load:", failureOf(error).message);
     return null;
@@ -51,16 +76,14 @@ async function restore(files) {
 
 /**
  * @param {PythonFiles} files
+ * @param {Awaited<ReturnType<typeof prepare>>} parts
  * @param {Uint8Array} [snapshot]
  * @returns {Promise<Pyodide>}
  */
-async function load({ indexURL, packageBaseUrl, module, machine, wasm, stdlib, lock }, snapshot) {
-  const [{ loadPyodide }, { default: createPyodideModule }, library, lockFileContents] = await Promise.all([module(), machine(), stdlib, lock]);
-  const code = await wasm();
-  // Pyodide would wait for it for ever.
-  if (!code.ok) throw new DurablyError("NotFound", `${code.url} could not be fetched: the server answered ${code.status}`);
+async function load({ indexURL, packageBaseUrl }, parts, snapshot) {
+  const [{ loadPyodide }, { default: createPyodideModule }, code, library, lockFileContents] = parts;
   const stdLibURL = `${indexURL}python_stdlib.zip`;
-  const answers = { [`${indexURL}pyodide.asm.wasm`]: async () => code, [stdLibURL]: async () => new Response(library) };
+  const answers = { [`${indexURL}pyodide.asm.wasm`]: async () => new Response(), [stdLibURL]: async () => new Response(library) };
   const settings = {
     indexURL,
     createPyodideModule,
@@ -69,7 +92,14 @@ async function load({ indexURL, packageBaseUrl, module, machine, wasm, stdlib, l
     packageBaseUrl,
     ...(snapshot && { _loadSnapshot: snapshot }),
   };
-  return answering(answers, () => loadPyodide(settings));
+  const { instantiateStreaming } = WebAssembly;
+  // The code is compiled already.
+  WebAssembly.instantiateStreaming = async (_, imports) => ({ module: code, instance: await WebAssembly.instantiate(code, imports) });
+  try {
+    return await answering(answers, () => loadPyodide(settings));
+  } finally {
+    WebAssembly.instantiateStreaming = instantiateStreaming;
+  }
 }
 
 /**
