@@ -32,7 +32,7 @@ async function start(blob, name) {
   const file = await keep(blob);
   try {
     const pause = $("slow").checked ? 0.5 : 0;
-    const run = await durably.trigger("clean_csv", { file, name, pause }, { labels: { name: name.slice(0, 100) } });
+    const run = await durably.trigger("clean_csv", { file, name, size: blob.size, pause }, { labels: { name: name.slice(0, 100) } });
     shown = run.id;
     await refresh();
   } catch (error) {

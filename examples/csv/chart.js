@@ -3,7 +3,8 @@
 const HEIGHT = 240;
 const LEFT = 48;
 const BOTTOM = 24;
-const MOST_BARS = 20;
+/** Of more groups the largest are shown. */
+export const MOST_BARS = 20;
 
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
@@ -50,14 +51,16 @@ export function barChart(groups, width) {
   bars.sort(([, one], [, other]) => other - one);
   const shown = bars.slice(0, MOST_BARS);
   const most = shown[0][1];
+  const labels = shown.map(([name]) => (name.length > 20 ? `${name.slice(0, 19)}…` : name));
+  const left = 12 + 8 * Math.max(...labels.map(({ length }) => length));
   const chart = svg("svg", { viewBox: `0 0 ${width} ${shown.length * 22}`, role: "img" });
   chart.setAttribute("aria-label", `Rows by group: ${shown.map(([name, count]) => `${name} ${count}`).join(", ")}`);
-  shown.forEach(([name, count], at) => {
-    const length = (count / most) * (width - 250);
+  shown.forEach(([, count], at) => {
+    const length = (count / most) * (width - left - 70);
     chart.append(
-      svg("text", { x: 158, y: at * 22 + 15, "text-anchor": "end" }, name.length > 20 ? `${name.slice(0, 19)}…` : name),
-      svg("rect", { class: "bar", x: 166, y: at * 22 + 4, width: Math.max(length, 1), height: 14, rx: 3 }),
-      svg("text", { x: 174 + length, y: at * 22 + 15 }, count.toLocaleString("en")),
+      svg("text", { x: left - 8, y: at * 22 + 15, "text-anchor": "end" }, labels[at]),
+      svg("rect", { class: "bar", x: left, y: at * 22 + 4, width: Math.max(length, 1), height: 14, rx: 3 }),
+      svg("text", { x: left + 8 + length, y: at * 22 + 15 }, count.toLocaleString("en")),
     );
   });
   return chart;

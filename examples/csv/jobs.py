@@ -12,12 +12,15 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from cleaning import Broken, Layout, Row, add, clean, merge, merge_groups, recognise, records
 from files import here
 
-from durably_web import Step, job
+from durably_web import Retry, Step, job
 
 LOOK = 256 * 1024  # bytes that tell what kind of file it is
 SMALLEST, LARGEST = 16 * 1024, 512 * 1024  # bytes of a piece: never more are in memory at once
 PIECES = 100  # about as many for a file between those sizes
 SAME = "an earlier row is the same"
+
+# Right after a crash the browser may hold on to the file that the dead tab was writing, for a moment.
+AGAIN = Retry(max_attempts=5, initial_delay=0.5)
 MOST_SHOWN = 100  # rejected rows in the output; all of them are in files of their own
 
 
@@ -26,6 +29,7 @@ class CsvFile(TypedDict):
 
     file: str
     name: NotRequired[str]  # as the visitor knows it
+    size: NotRequired[int]  # in bytes, to know whether it is whole
     pause: NotRequired[float]  # seconds that each piece takes longer, so that a person can watch
 
 
@@ -40,7 +44,7 @@ class Place(NamedTuple):
 async def clean_csv(step: Step, input: CsvFile) -> dict[str, Any]:
     """Good rows go to `cleaned/<run>/clean-….csv`, piece by piece, the others with the reason to `rejected-….csv`."""
     name, files = input["file"], here()
-    size = await step.run("size", files.size, name)
+    size = await step.run("size", measure, name, input.get("size"))
     found = await step.run("recognise", look, name, size)
     layout = Layout(**found["layout"])
     step.log.info(f"{size} bytes, {layout.encoding}, {layout.delimiter!r}", types=layout.types)
@@ -63,13 +67,14 @@ async def clean_csv(step: Step, input: CsvFile) -> dict[str, Any]:
             data = await files.read(name, at.offset, at.offset + LARGEST)
             outcome = clean_lines(data, at, layout, known, last=at.offset + len(data) >= size, largest=True)
         await save(number, outcome.good, outcome.rejected)
+        seen.after(number, outcome.marks)
         return outcome.told()
 
-    await step.run("header", save, 0, [layout.columns], [["line", "reason", *layout.columns]])
+    await step.run("header", save, 0, [layout.columns], [["line", "reason", *layout.columns]], retry=AGAIN)
     parts: list[dict[str, Any]] = []
     at = Place(found["offset"], found["line"])
     while at.offset < size:
-        part = await step.run("clean", clean_piece, len(parts) + 1, at)
+        part = await step.run("clean", clean_piece, len(parts) + 1, at, retry=AGAIN)
         parts.append(part)
         at = Place(*part["next"])
         step.progress(at.offset, total=size, message=f"{sum(part['good'] for part in parts):,} rows")
@@ -93,6 +98,14 @@ async def clean_csv(step: Step, input: CsvFile) -> dict[str, Any]:
     }
 
 
+async def measure(name: str, expected: int | None) -> int:
+    """How many bytes there are. A run is stored more safely than a file: after a power cut that may not be whole."""
+    size = await here().size(name)
+    if expected not in (None, size):
+        raise ValueError(f"the file was not stored as a whole: it has {size} bytes instead of {expected}")
+    return size
+
+
 async def look(name: str, size: int) -> dict[str, Any]:
     """The layout, and where the rows begin."""
     data = await here().read(name, 0, LOOK)
@@ -104,6 +117,7 @@ class Outcome(NamedTuple):
     """What became of a piece."""
 
     good: list[list[str]]
+    marks: set[bytes]  # of the good ones
     rejected: list[list[Any]]  # line, reason, and the fields as they were
     missing: dict[str, int]
     figures: dict[str, list[float]]
@@ -129,13 +143,13 @@ def clean_lines(
 ) -> Outcome:
     """Clean the whole records in `data`, and leave what may be cut off to the next piece.
 
-    `last`: the file ends here. `largest`: there is no larger piece: at least one line is dealt with. Good rows are
-    added to `known`.
+    `known` are the marks of earlier rows. `last`: the file ends here. `largest`: there is no larger piece, so at least
+    one line is dealt with.
     """
     lines = data.splitlines(keepends=True)
     if not last:
         lines.pop()
-    found = Outcome([], [], dict.fromkeys(layout.columns, 0), {}, {}, at)
+    found = Outcome([], set(), [], dict.fromkeys(layout.columns, 0), {}, {}, at)
     end = 0
     for row in records(lines, layout.encoding, layout.delimiter):
         if row.cut and not last and not (largest and end == 0):
@@ -158,12 +172,13 @@ def sort_out(row: Row, line: int, layout: Layout, known: set[bytes], found: Outc
         if row.broken:
             raise Broken(row.broken)
         fields = clean(row.fields, layout)
-        if (mark := mark_of(fields)) in known:
+        mark = mark_of(fields)
+        if mark in known or mark in found.marks:
             raise Broken(SAME)
     except Broken as reason:
         found.rejected.append([line, str(reason), *row.fields])
         return
-    known.add(mark)
+    found.marks.add(mark)
     found.good.append(fields)
     key = "" if layout.group is None else fields[layout.group][: 10 if "date" in layout.types else 80]
     group = found.groups.setdefault(key, {})
@@ -188,14 +203,18 @@ class Seen:
         self._pieces = 0
 
     async def before(self, number: int) -> set[bytes]:
-        """The marks of all pieces before this one; whoever cleans this one adds to them."""
+        """The marks of all pieces before this one."""
         while self._pieces < number - 1:
             self._pieces += 1
             name = f"{self._folder}/clean-{self._pieces:05}.csv"
             data = await here().read(name, 0, await here().size(name))
             self.rows.update(map(mark_of, csv.reader(io.StringIO(data.decode(), newline=""))))
-        self._pieces = number
         return self.rows
+
+    def after(self, number: int, marks: set[bytes]) -> None:
+        """Add those of a piece that is saved, so that nobody has to read them again."""
+        self.rows |= marks
+        self._pieces = number
 
 
 def mark_of(fields: list[str]) -> bytes:

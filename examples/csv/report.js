@@ -1,6 +1,6 @@
 // What a finished run shows: figures, a chart, the rows that were left out, and the files.
 
-import { barChart, lineChart } from "./chart.js";
+import { MOST_BARS, barChart, lineChart } from "./chart.js";
 import { pieces } from "./files.js";
 
 const ENCODINGS = { "utf-8": "UTF-8", cp1252: "Windows-1252, because it is not UTF-8" };
@@ -46,7 +46,11 @@ function chart({ layout, groups, figures }, width) {
   if (layout.group === null || !Object.keys(groups).length) return [];
   const by = layout.columns[layout.group];
   const numbers = Object.keys(figures).filter((column) => Object.values(groups).some((group) => group[column]));
-  if (layout.types[layout.group] !== "date") return [element("h3", {}, `Rows by ${by}`), barChart(groups, width)];
+  if (layout.types[layout.group] !== "date") {
+    const many = Object.keys(groups).length;
+    const title = many > MOST_BARS ? `Rows by ${by}, the ${MOST_BARS} largest of ${many} groups` : `Rows by ${by}`;
+    return [element("h3", {}, title), barChart(groups, width)];
+  }
   if (!numbers.length) return [];
   const select = element("select", { "aria-label": "Column of the chart" }, ...numbers.map((column) => element("option", {}, column)));
   const place = element("div", { id: "chart" }, lineChart(groups, numbers[0], width));

@@ -11,6 +11,7 @@ from durably_web.site.build import build_site
 from durably_web.site.runtime import find_runtime
 from scripts.chromium import SETTINGS
 from scripts.serve import serve
+from tests.e2e.conftest import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, ConsoleMessage, Page
@@ -20,7 +21,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # From a click to a finished run, Python's start included, on a machine with other things to do.
 PATIENCE_MS = SETTINGS["RUN_TIMEOUT_MS"]
 
-# Every file in this origin's private file system below one folder, as a path; empty where the folder is not there.
+# Every file in this origin's private file system below one folder, as a path; `null` where they are just being removed.
 KEPT = """async (name) => {
   const found = [];
   const look = async (folder, path) => {
@@ -30,7 +31,12 @@ KEPT = """async (name) => {
     }
   };
   const root = await navigator.storage.getDirectory();
-  await look(await root.getDirectoryHandle(name, { create: true }), "");
+  try {
+    await look(await root.getDirectoryHandle(name, { create: true }), "");
+  } catch (error) {
+    if (error.name === "NotFoundError") return null;
+    throw error;
+  }
   return found.sort();
 }"""
 
@@ -61,7 +67,14 @@ class Visit:
     def wait(self, selector: str) -> None:
         self.page.wait_for_selector(selector, timeout=PATIENCE_MS)
 
+    def ended(self, status: str) -> None:
+        """Wait until the run on display has ended, and that is how."""
+        self.wait(", ".join(f"#shown[data-status={one}]" for one in ("completed", "failed", "cancelled")))
+        shown = self.page.locator("#shown")
+        assert shown.get_attribute("data-status") == status, self.page.inner_text("#error")
+
     def kept(self, folder: str) -> list[str]:
+        wait_until(self.page, f"async (name) => await ({KEPT})(name) !== null", folder)
         return list(self.page.evaluate(KEPT, folder))
 
 

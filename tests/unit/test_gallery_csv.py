@@ -102,6 +102,18 @@ async def test_what_is_no_csv_file_is_refused(clean: Callable[[bytes], Any], con
         await clean(content)
 
 
+async def test_a_file_that_is_not_whole_or_not_there_is_refused(jobs: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_bytes(b"a,b\n1,2\n")
+    async with Durably(":memory:", jobs=[jobs.clean_csv]) as durably:
+        with pytest.raises(RunFailed, match="it has 8 bytes instead of 9"):
+            await durably.trigger_and_wait(jobs.clean_csv, {"file": "file.csv", "size": 9}, timeout=30)
+        with pytest.raises(RunFailed, match="FileNotFoundError"):
+            await durably.trigger_and_wait(jobs.clean_csv, {"file": "absent.csv", "size": 9}, timeout=30)
+        assert (await durably.trigger_and_wait(jobs.clean_csv, {"file": "file.csv", "size": 8}, timeout=30))[
+            "good"
+        ] == 1
+
+
 async def test_bytes_of_another_encoding_are_one_row_or_the_whole_file(clean: Callable[[bytes], Any]) -> None:
     output, good, _ = await clean("name,n\nJosé,1\n".encode("cp1252"))
     assert output["layout"]["encoding"] == "cp1252" and good[1] == ["José", "1"]
@@ -111,6 +123,25 @@ async def test_bytes_of_another_encoding_are_one_row_or_the_whole_file(clean: Ca
     assert output["layout"]["encoding"] == "utf-8"
     assert rejected[1:] == [["30002", "name has bytes that are not utf-8", "Jos\ufffd", "1"]]
     assert good[-1] == ["Zoë", "2"]
+
+
+async def test_a_file_that_cannot_be_written_at_once_is_written_later(
+    jobs: ModuleType, clean: Callable[[bytes], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the rows of the attempt that failed are not taken for earlier ones."""
+    write, failed = type(jobs.here())._write, []
+
+    def busy(self: Any, path: Path, text: str) -> None:
+        if path.name not in failed and path.name.endswith("1.csv"):
+            failed.append(path.name)
+            raise OSError("it is held by somebody")
+        write(self, path, text)
+
+    monkeypatch.setattr(type(jobs.here()), "_write", busy)
+    output, good, rejected = await clean(b"a,b\n1,2\n1,2\n3,4\n")
+    assert failed == ["clean-00001.csv", "rejected-00001.csv"]
+    assert good[1:] == [["1", "2"], ["3", "4"]]
+    assert [row[:2] for row in rejected[1:]] == [["3", "an earlier row is the same"]] and output["duplicates"] == 1
 
 
 @pytest.mark.parametrize("seed", [7])
