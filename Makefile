@@ -88,7 +88,7 @@ lint: $(VENV)/.installed ## Style, format and layers
 .PHONY: types
 types: setup ## Types of the Python and the JavaScript, and of what the latter declares
 	$(BIN)/mypy
-	@for folder in $(EXAMPLES); do (cd $$folder && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml *.py) || exit 1; done
+	@for folder in $(EXAMPLES); do (cd $$folder && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$$folder *.py) || exit 1; done
 	$(NPM)/.bin/tsc --project web/jsconfig.json
 	$(NPM)/.bin/tsc --project web/jsconfig.worker.json
 	$(NPM)/.bin/tsc --project web/jsconfig.types.json
