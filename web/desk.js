@@ -152,10 +152,9 @@ export class Desk {
     } else {
       const { id } = message;
       this.#answer(message.text).then(
-        async (text) => {
-          const stands = await this.#stands();
+        (text) => {
           // What a worker says whose database was taken over may be long out of date.
-          if (!stands || !this.#holds() || (this.#closing && JSON.parse(text).status === 503)) return;
+          if (text === undefined || !this.#holds() || (this.#closing && JSON.parse(text).status === 503)) return;
           client.tell({ type: "response", id, text });
         },
         // Python will not come up. The page hears of that in other ways, and asks whoever comes next.
@@ -174,8 +173,13 @@ export class Desk {
     }
   }
 
-  /** @param {string} text */
+  /**
+   * @param {string} text
+   * @returns {Promise<string | undefined>} nothing where what is written is not kept: whoever comes next is asked again
+   */
   async #answer(text) {
+    // Not behind the request: the run that it asks for may keep this worker busy, and its answer would have to wait.
+    if (!(await this.#stands())) return undefined;
     const early = await this.#early?.answer(text);
     if (early) return early;
     const engine = this.#engine ?? (await this.#python.promise);
