@@ -1,20 +1,19 @@
 // Compile Python sources with the Python that will run them.
 //
 // Byte code is tied to a Python version, and the machine that builds the site rarely has Pyodide's. So Pyodide itself
-// does it, in Node, offline. Two layouts:
+// does it, in Node, offline:
 //
-//   node compile_python.mjs PYODIDE_DIR SOURCE_DIR cache    into __pycache__/, for files on a path
-//   node compile_python.mjs PYODIDE_DIR SOURCE_DIR beside   module.pyc beside module.py, for files inside a zip
+//   node compile_python.mjs PYODIDE_DIR SOURCE_DIR
 //
-// The byte code is marked "unchecked": it is valid whatever the time stamp or size of the source that lies beside it.
-// Unpacking gives every file the time of the unpacking, and a checked file would then be compiled again.
+// module.pyc comes beside module.py, where it is looked for inside an archive. It is marked "unchecked": valid whatever
+// the time stamp or size of the source.
 
 import { pathToFileURL } from "node:url";
 import path from "node:path";
 
-const [pyodideDirectory, sourceDirectory, layout] = process.argv.slice(2);
-if (!pyodideDirectory || !sourceDirectory || !["cache", "beside"].includes(layout)) {
-  console.error("usage: compile_python.mjs PYODIDE_DIR SOURCE_DIR cache|beside");
+const [pyodideDirectory, sourceDirectory] = process.argv.slice(2);
+if (!sourceDirectory) {
+  console.error("usage: compile_python.mjs PYODIDE_DIR SOURCE_DIR");
   process.exit(2);
 }
 
@@ -32,12 +31,11 @@ done = compileall.compile_dir(
     stripdir="/source",
     quiet=1,
     force=True,
-    legacy=layout == "beside",
+    legacy=True,
     invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
 )
 json.dumps({"done": bool(done), "tag": sys.implementation.cache_tag, "python": sys.version.split()[0]})
 `,
-  { globals: pyodide.toPy({ layout }) },
 );
 console.log(report);
 process.exit(JSON.parse(report).done ? 0 : 1);

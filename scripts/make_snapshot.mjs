@@ -24,10 +24,12 @@ const indexURL = path.resolve(runtime, "pyodide") + path.sep;
 const { loadPyodide } = await import(pathToFileURL(path.join(indexURL, "pyodide.mjs")).href);
 // As a browser's Python is told it is called.
 const pyodide = await loadPyodide({ indexURL, _makeSnapshot: true, _sysExecutable: "./this.program" });
-pyodide.unpackArchive(new Uint8Array(readFileSync(wheel)), "wheel");
+// As web/python.js does it.
+pyodide.FS.writeFile("/lib/durably_web.whl", readFileSync(wheel));
 pyodide.runPython(`
-import durably_web.browser, durably_web.restored
 import gc, sys
+sys.path.append("/lib/durably_web.whl")
+import durably_web.browser, durably_web.restored
 
 assert "durably_bridge" not in sys.modules, "the bridge belongs to one worker"
 gc.collect()

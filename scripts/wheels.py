@@ -31,9 +31,9 @@ def run(*arguments: str | Path) -> str:
     return result.stdout
 
 
-def compile_python(pyodide: Path, sources: Path, layout: str) -> str:
-    """Compile everything below `sources` with Pyodide's own Python; returns that Python's version."""
-    report = run("node", ROOT / "scripts" / "compile_python.mjs", pyodide, sources, layout)
+def compile_python(pyodide: Path, sources: Path) -> str:
+    """Compile everything below `sources` with Pyodide's own Python, for an archive; returns that Python's version."""
+    report = run("node", ROOT / "scripts" / "compile_python.mjs", pyodide, sources)
     return str(json.loads(report.splitlines()[-1])["python"])
 
 
@@ -76,6 +76,8 @@ def build_wheel(target: Path) -> Path:
 def build_browser_wheel(pyodide: Path, target: Path) -> Path:
     """Build our wheel for exactly the Python of `pyodide`: sources, for tracebacks, and their byte code.
 
+    The worker imports from it as it is, without unpacking it. Unpacked it works too, from the sources.
+
     A wheel with the byte code of another Python installs without complaint and fails at the first import,
     hence the Python version in the file name.
     """
@@ -84,7 +86,7 @@ def build_browser_wheel(pyodide: Path, target: Path) -> Path:
         tree = Path(scratch) / "tree"
         with zipfile.ZipFile(plain) as archive:
             archive.extractall(tree, [name for name in archive.namelist() if not name.startswith(LEFT_OUT)])
-        python = compile_python(pyodide, tree, "cache")
+        python = compile_python(pyodide, tree)
         name, version, *_ = plain.stem.split("-")
         tag = "cp" + "".join(python.split(".")[:2])
         information = f"{name}-{version}.dist-info"
@@ -114,7 +116,7 @@ def compiled_standard_library(pyodide: Path, cache: Path) -> Path:
             tree = Path(scratch)
             with zipfile.ZipFile(original) as archive:
                 archive.extractall(tree)
-            compile_python(pyodide, tree, "beside")
+            compile_python(pyodide, tree)
             files = files_below(tree)
             cache.mkdir(parents=True, exist_ok=True)
             write_zip(

@@ -25,6 +25,8 @@ pytest.register_assert_rewrite("tests.contract")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Before xdist asks who belongs together.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that drive tabs come first, and where tests run side by side, these stay one after the other: they are
     about who is awake and who is late, and each keeps more than one core busy already."""

@@ -39,6 +39,8 @@ import { bridge as networkBridge, isOnline } from "./network.js";
  * @property {(reason: string) => Promise<void>} stop  finishes current steps; the jobs hear the reason
  */
 
+// Both stay packed: Python imports from archives, and unpacking all of a wheel takes longer than reading what is needed of it.
+const OWN_WHEEL = "/lib/durably_web.whl";
 const HTTP_WHEEL = "/lib/pyodide_http.whl";
 
 /**
@@ -54,11 +56,11 @@ export async function bootPython(options, downloads, onPhase, onBroken) {
   const [{ pyodide, restored }, { manifest, wheel, http }] = await Promise.all([startInterpreter(options, downloads), downloads.parts]);
   /** @type {{_api: {on_fatal?: () => void}}} */ (/** @type {unknown} */ (pyodide))._api.on_fatal = onBroken;
   // A memory has the modules that are in it, and no file.
-  pyodide.unpackArchive(wheel, "wheel");
-  // Stays packed: few jobs need it, and those import it from the archive.
+  pyodide.FS.writeFile(OWN_WHEEL, wheel);
   pyodide.FS.writeFile(HTTP_WHEEL, http);
   pyodide.registerJsModule("durably_network", networkBridge);
   if (restored) settle(pyodide);
+  else pyodide.runPython(`import sys; sys.path.append("${OWN_WHEEL}")`);
   downloads.progress.python?.complete();
   const packages = await downloads.packages;
   if (packages.size > 0 || options.requirements.length > 0) onPhase("requirements");

@@ -35,6 +35,8 @@ const PAUSE_MS = 5_000;
 const UNUSABLE = ["NotADatabase", "StorageDamaged"];
 // How often it is looked whether the files are still there.
 const LOOK_MS = 1_000;
+// How long Python waits for the first requests.
+const FIRST_REQUESTS_MS = 20;
 
 const page = { tell };
 const desk = new Desk();
@@ -97,14 +99,16 @@ async function boot(options) {
   const { asleep } = await line.won;
   // To sleep is not to die.
   if (asleep) aftermath = { orphaned: true, blamed: null };
-  const downloads = new Downloads(options, (phase, bytes) => desk.load(phase, bytes), { turn: settled.promise });
+  /** @type {PromiseWithResolvers<void>} until then Python's files only come in */
+  const turn = Promise.withResolvers();
+  const downloads = new Downloads(options, (phase, bytes) => desk.load(phase, bytes), { turn: turn.promise });
   let database;
   try {
     database = await own(place, options, asleep);
   } finally {
     settled.resolve(undefined);
   }
-  await runJobs(database, downloads, options);
+  await runJobs(database, downloads, options, turn.resolve);
 }
 
 /**
@@ -270,8 +274,9 @@ function requireOpen() {
  * @param {Awaited<ReturnType<typeof own>>} database
  * @param {Downloads} downloads
  * @param {BootOptions} options
+ * @param {() => void} begin  lets Python begin
  */
-async function runJobs(database, downloads, options) {
+async function runJobs(database, downloads, options, begin) {
   const { connection, ownership, holds, place } = database;
   const { schema } = await downloads.manifest;
   requireKnownSchema(connection, schema);
@@ -288,6 +293,8 @@ async function runJobs(database, downloads, options) {
   /** @param {import("./protocol.js").Phase} phase */
   const reachWith = (phase) => reach(phase, downloads.progress[phase]?.bytes);
   reachWith("python");
+  // What the page, and those that follow, ask for at once is stored before Python keeps this worker busy.
+  setTimeout(begin, FIRST_REQUESTS_MS);
   // Nothing of it answers any more. The page starts another worker when this one is gone.
   const broken = () => close();
   const pyodide = await bootPython(options, downloads, reachWith, broken);

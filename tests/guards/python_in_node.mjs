@@ -1,4 +1,4 @@
-// Run the Python on standard input as the site's Python would, in Node, with our wheel unpacked as worker.js does it.
+// Run the Python on standard input as the site's Python would, in Node, with our wheel on its path as web/python.js puts it there.
 // Prints the value of the last expression. The bridge to SQLite is there to be imported, and answers nothing.
 
 import { readFileSync } from "node:fs";
@@ -14,7 +14,8 @@ try {
   const pyodide = await loadPyodide({ indexURL });
   const nothing = () => undefined;
   pyodide.registerJsModule("durably_bridge", { run_batch: () => '{"rows":[]}', post: nothing, running: nothing, broken: nothing });
-  pyodide.unpackArchive(new Uint8Array(readFileSync(path.join(runtime, manifest.wheel))), "wheel");
+  pyodide.FS.writeFile("/lib/durably_web.whl", readFileSync(path.join(runtime, manifest.wheel)));
+  pyodide.runPython('import sys; sys.path.append("/lib/durably_web.whl")');
   console.log(await pyodide.runPythonAsync(readFileSync(0, "utf8")));
 } catch (error) {
   // Only the message: Node would print the offending line, and that line is the whole of Pyodide.
