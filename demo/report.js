@@ -61,7 +61,8 @@ function chunks(report) {
       ),
     );
   }
-  return element("div", {}, element("h3", {}, "How often each chunk was saved"), list);
+  const hint = element("p", { class: "hint" }, "Once each is right, however often the tab was closed or killed in the middle.");
+  return element("div", {}, element("h3", {}, "How often each chunk was saved"), hint, list);
 }
 
 /** @param {Report} report */
