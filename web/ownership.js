@@ -22,6 +22,8 @@ import { DurablyError, failureOf } from "./failures.js";
 const OWNERS = "durably-web.owners";
 // A worker that is gone can hold its files for a while after its lock.
 const HANDLES_PATIENCE_MS = 10_000;
+// What asks for a look waits for it.
+const LOOK_PATIENCE_MS = 1_000;
 
 /** The files are held by another worker, for longer than one needs to go. */
 export class FilesLocked extends DurablyError {
@@ -38,6 +40,8 @@ export class Ownership {
   #place;
   #onLost;
   #view = new Uint32Array(1);
+  /** @type {Promise<boolean> | undefined} */
+  #look;
 
   /**
    * @param {Place} place
@@ -113,14 +117,27 @@ export class Ownership {
 
   /**
    * Whether the files are still there, and not only their handles: those go on working when the user has cleared the site's data, and
-   * nothing that is written is kept.
+   * nothing that is written is kept. One look at a time, for all who ask meanwhile. A file system that does not answer says nothing:
+   * browsers were seen to leave such a question open for ever.
+   *
+   * @returns {Promise<boolean>}
    */
-  async stands() {
+  stands() {
+    this.#look ??= this.#lookForFiles().finally(() => (this.#look = undefined));
+    return this.#look;
+  }
+
+  async #lookForFiles() {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const silence = new Promise((resolve) => (timer = setTimeout(resolve, LOOK_PATIENCE_MS)));
     try {
-      await this.#owners.getFileHandle(this.#place.owner);
+      await Promise.race([this.#owners.getFileHandle(this.#place.owner), silence]);
       return true;
     } catch (error) {
       return failureOf(error).name !== "NotFoundError";
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -269,3 +269,14 @@ async function requireKey(connection, sealer) {
 function done(body = { success: true }) {
   return { text: JSON.stringify({ status: 200, body }) };
 }
+
+/**
+ * An event that no run has a part in, as JSON.
+ *
+ * @param {import("./types.js").EventType} type
+ * @param {Record<string, unknown>} details
+ */
+export function storageEvent(type, details) {
+  const head = { type, seq: null, timestamp: new Date().toISOString(), runId: null, jobName: null, labels: {} };
+  return JSON.stringify({ ...head, ...details });
+}

@@ -15,11 +15,12 @@ import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
 import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
+import { requireKnownSchema, requireStorage } from "./preconditions.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, startEngine } from "./python.js";
 import { Reserve } from "./reserve.js";
 import { loadSqlite } from "./sqlite.js";
-import { Storage } from "./storage.js";
+import { Storage, storageEvent } from "./storage.js";
 import { Followers, ToLeader } from "./tabs.js";
 
 /** @typedef {import("./place.js").Place} Place */
@@ -249,15 +250,6 @@ function tellOfStorage(type, details) {
   desk.post(type, storageEvent(type, details));
 }
 
-/**
- * @param {import("./types.js").EventType} type
- * @param {Record<string, unknown>} details
- */
-function storageEvent(type, details) {
-  const head = { type, seq: null, timestamp: new Date().toISOString(), runId: null, jobName: null, labels: {} };
-  return JSON.stringify({ ...head, ...details });
-}
-
 /** Another worker has taken the database over: nothing that is done here counts any more. */
 function deposed() {
   if (closed) return;
@@ -350,44 +342,6 @@ async function untilItPasses(action) {
       console.warn("durably-web:", failureOf(error).message);
       await new Promise((resume) => setTimeout(resume, PAUSE_MS));
     }
-  }
-}
-
-/** Say at once what this browser cannot give, rather than after a wait for the lock. */
-async function requireStorage() {
-  const missing = !isSecureContext
-    ? "this page is not a secure context: serve it over https, or from localhost"
-    : !navigator.locks
-      ? "this browser has no Web Locks"
-      : !navigator.storage?.getDirectory || !("createSyncAccessHandle" in FileSystemFileHandle.prototype)
-        ? "this browser has no origin private file system (OPFS) for workers"
-        : null;
-  if (missing) throw new DurablyError("StoreUnavailable", missing);
-  try {
-    await navigator.storage.getDirectory();
-  } catch (error) {
-    throw new DurablyError(
-      "StoreUnavailable",
-      `the browser gives this page no private file system (a private window?): ${failureOf(error).message}`,
-      { cause: error },
-    );
-  }
-}
-
-/**
- * What a newer version has written is left alone, by the inbox too.
- *
- * @param {import("./sqlite.js").Connection} connection
- * @param {number} known
- */
-function requireKnownSchema(connection, known) {
-  const version = connection.schemaVersion();
-  if (version > known) {
-    throw new DurablyError(
-      "SchemaTooNew",
-      `the database has schema version ${version}, and this durably_web knows versions up to ${known}: reload the page, or ` +
-        "publish the newer version again; the database was left as it is",
-    );
   }
 }
 

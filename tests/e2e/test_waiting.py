@@ -173,6 +173,7 @@ def test_pause_and_resume(page: Page) -> None:
         "byStatus": {"pending": 2, "completed": 1},
         "byJob": {"ask": {"pending": 1}, "double": {"pending": 1}, "echo": {"completed": 1}},
         "pausedJobs": ["double"],
+        "storageFull": False,
     }
     page.evaluate("id => durably.resume(id)", run_id)
     assert page.evaluate(ENDED, run_id)["output"]["answer"] == 1
