@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -114,7 +115,12 @@ def make_site(origin_folder: Path, name: str, **changed: bytes | None) -> tuple[
 
 
 def write(runtime: Path, manifest: Manifest) -> None:
-    (runtime / "manifest.json").write_text(json.dumps(manifest))
+    path = runtime / "manifest.json"
+    # The server dates files by whole seconds: two of one second would be one file to the browser.
+    later = int(path.stat().st_mtime) + 1 if path.exists() else None
+    path.write_text(json.dumps(manifest))
+    if later is not None:
+        os.utime(path, (later, later))
 
 
 def warnings_of(page: Page) -> list[str]:
