@@ -72,6 +72,7 @@ class Host:
         self.asked: list[Asked] = []
         self.fallen = threading.Event()
         self._fall_at: str | None = None
+        self._falling = False
         self._port = 0
         self._server: _Server | None = None
 
@@ -80,6 +81,7 @@ class Host:
         return f"http://127.0.0.1:{self._port}/"
 
     def start(self) -> None:
+        self._falling = False
         self._server = _Server(self.directory, self, self._port)
         self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, name="host", daemon=True).start()
@@ -95,9 +97,13 @@ class Host:
         self._fall_at = path
 
     def falls_at(self, path: str) -> bool:
+        # A browser asks again over the connections that it has, and those are served until the host is down.
+        if self._falling:
+            return True
         if path != self._fall_at:
             return False
         self._fall_at = None
+        self._falling = True
         threading.Thread(target=self._fall, name="fall", daemon=True).start()
         return True
 
