@@ -9,6 +9,7 @@ from durably_web.codec import to_plain
 
 Status = Literal["pending", "leased", "waiting", "completed", "failed", "cancelled"]
 Disposition = Literal["created", "idempotent", "coalesced"]
+Undoing = Literal["failed", "cancelled"]
 Level = Literal["debug", "info", "warning", "error"]
 
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
@@ -70,6 +71,12 @@ class Run(NamedTuple):
     paused: bool = False
     parent_run_id: str | None = None
     forked_from: str | None = None
+    undoing: Undoing | None = None
+    """How the run will end once the steps that can be undone are."""
+    schedule: str | None = None
+    """The name of the schedule that asked for the run."""
+    scheduled_at: Instant | None = None
+    """The tick of that schedule; `None` for a run that was asked for by hand."""
 
     @property
     def is_terminal(self) -> bool:
@@ -100,6 +107,9 @@ class Run(NamedTuple):
             "paused": self.paused,
             "parentRunId": self.parent_run_id,
             "forkedFrom": self.forked_from,
+            "undoing": self.undoing,
+            "schedule": self.schedule,
+            "scheduledAt": wire_instant(self.scheduled_at),
             "stepCount": self.step_count,
             "isTerminal": self.is_terminal,
             "isActive": self.is_active,

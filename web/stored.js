@@ -34,6 +34,7 @@ const LAST_EXACT_MS = 2 ** 33 * 1000;
 const SELECT_RUNS = `
 SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progress, r.created_at, r.started_at, r.completed_at,
        r.run_at, r.wake_at, r.priority, r.concurrency_key, r.paused, r.parent_run_id, r.forked_from,
+       r.undoing, r.schedule, r.scheduled_at,
        (SELECT count(DISTINCT step_name) FROM durably_journal WHERE run_id = r.id AND type = 'step:complete')
 FROM durably_runs r
 `;
@@ -166,7 +167,7 @@ export async function clientRun(found, sealer) {
 /** @param {WireValue[]} row */
 function storedRun(row) {
   const [id, jobName, status, input, output, error, labels, progress, createdAt, startedAt, completedAt, ...more] = row;
-  const [runAt, wakeAt, priority, concurrencyKey, paused, parentRunId, forkedFrom, stepCount] = more;
+  const [runAt, wakeAt, priority, concurrencyKey, paused, parentRunId, forkedFrom, undoing, schedule, scheduledAt, stepCount] = more;
   const isTerminal = TERMINAL.includes(/** @type {string} */ (status));
   return object({
     id: scalar(id),
@@ -188,6 +189,9 @@ function storedRun(row) {
     paused: String(paused !== 0),
     parentRunId: scalar(parentRunId),
     forkedFrom: scalar(forkedFrom),
+    undoing: scalar(undoing),
+    schedule: scalar(schedule),
+    scheduledAt: instant(scheduledAt),
     stepCount: scalar(stepCount),
     isTerminal: String(isTerminal),
     isActive: String(!isTerminal),
@@ -215,6 +219,9 @@ function pendingRun({ id, jobName, input, labels, createdAt, runAt, priority, co
     paused: "false",
     parentRunId: "null",
     forkedFrom: "null",
+    undoing: "null",
+    schedule: "null",
+    scheduledAt: "null",
     stepCount: "0",
     isTerminal: "false",
     isActive: "true",

@@ -143,6 +143,9 @@
  * @property {boolean} paused
  * @property {string | null} parentRunId
  * @property {string | null} forkedFrom
+ * @property {"failed" | "cancelled" | null} undoing  How the run will end once its steps are undone.
+ * @property {string | null} schedule  The schedule that asked for the run.
+ * @property {string | null} scheduledAt  The tick of that schedule; `null` for a run that was asked for by hand.
  * @property {number} stepCount
  * @property {boolean} isTerminal
  * @property {boolean} isActive

@@ -15,6 +15,7 @@ from durably_web.records import (
     Run,
     Status,
     StepRecord,
+    Undoing,
     instant,
 )
 from durably_web.store.batch import Row, Rows
@@ -24,7 +25,8 @@ class Lease(NamedTuple):
     """A worker's right to a run, and what it needs to execute it.
 
     `number` is the run's last journal entry; `entries` are the stored ones that a replay needs, oldest first.
-    `crashes` counts the workers that died under the run since it last stored a step.
+    `crashes` counts the workers that died under the run since it last stored a step. `code` is the fingerprint of
+    the code that it was last executed with.
     """
 
     run_id: str
@@ -37,6 +39,10 @@ class Lease(NamedTuple):
     crashes: int
     parent_run_id: str | None
     concurrency_key: str | None
+    code: str | None
+    undoing: Undoing | None
+    schedule: str | None
+    scheduled_at: int | None
     number: int
     seq: int
     entries: list[StoredEntry]
@@ -80,6 +86,9 @@ def run(row: Row, codec: Codec) -> Run:
         paused,
         parent_run_id,
         forked_from,
+        undoing,
+        schedule,
+        scheduled_at,
         step_count,
     ) = cast("tuple[Any, ...]", row)
     return Run(
@@ -104,6 +113,9 @@ def run(row: Row, codec: Codec) -> Run:
         paused=bool(paused),
         parent_run_id=parent_run_id,
         forked_from=forked_from,
+        undoing=undoing,
+        schedule=schedule,
+        scheduled_at=None if scheduled_at is None else instant(scheduled_at),
     )
 
 

@@ -14,7 +14,8 @@ const TABLES = [
   `CREATE TABLE durably_runs (id TEXT PRIMARY KEY NOT NULL, job_name TEXT NOT NULL, status TEXT NOT NULL, input TEXT NOT NULL,
      output TEXT, error TEXT, labels TEXT NOT NULL, progress TEXT, idempotency_key TEXT, concurrency_key TEXT,
      priority INTEGER NOT NULL DEFAULT 0, run_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, started_at INTEGER,
-     completed_at INTEGER, wake_at INTEGER, paused INTEGER NOT NULL DEFAULT 0, parent_run_id TEXT, forked_from TEXT) STRICT`,
+     completed_at INTEGER, wake_at INTEGER, paused INTEGER NOT NULL DEFAULT 0, parent_run_id TEXT, forked_from TEXT,
+     undoing TEXT, schedule TEXT, scheduled_at INTEGER) STRICT`,
   "CREATE TABLE durably_labels (key TEXT NOT NULL, value TEXT NOT NULL, run_id TEXT NOT NULL) STRICT",
   "CREATE TABLE durably_journal (seq INTEGER PRIMARY KEY, run_id TEXT NOT NULL, type TEXT NOT NULL, step_name TEXT) STRICT",
 ];

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import LiteralString, cast
 
-LATEST = 3
+LATEST = 4
 
-_MODULES = {1: "m0001_initial", 2: "m0002_waiting", 3: "m0003_requests"}
+_MODULES = {1: "m0001_initial", 2: "m0002_waiting", 3: "m0003_requests", 4: "m0004_months"}
 
 
 def statements(version: int) -> tuple[LiteralString, ...]:

@@ -147,7 +147,7 @@ WHERE {_MINE} AND NOT EXISTS (
 
 SELECT_CLAIMED: LiteralString = f"""
 SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_at, r.crashes, r.parent_run_id,
-       r.concurrency_key,
+       r.concurrency_key, r.code, r.undoing, r.schedule, r.scheduled_at,
        (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
        (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq
 FROM durably_runs r WHERE {_MINE}

@@ -15,7 +15,7 @@ from durably_web.store.operations.building import operation, parts_of, texts
 SELECT_RUNS: LiteralString = """
 SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progress, r.attempt, r.idempotency_key,
        r.concurrency_key, r.priority, r.created_at, r.run_at, r.started_at, r.completed_at, r.wake_at, r.paused,
-       r.parent_run_id, r.forked_from,
+       r.parent_run_id, r.forked_from, r.undoing, r.schedule, r.scheduled_at,
        (SELECT count(DISTINCT step_name) FROM durably_journal WHERE run_id = r.id AND type = 'step:complete')
 FROM durably_runs r
 """
