@@ -120,6 +120,7 @@ test("a pending run is what the engine will make of the trigger", async () => {
     id: runId, jobName: "import ü", status: "pending", input: { n: [1, null, "🦆"] }, output: null, error: null, labels: { org: "acme" },
     progress: null, createdAt: "2026-03-01T12:00:00.123Z", startedAt: null, completedAt: null, runAt: "2026-03-01T12:00:01.623Z",
     wakeAt: "2026-03-01T12:00:01.623Z", priority: -3, concurrencyKey: "k", paused: false, parentRunId: null, forkedFrom: null,
+    undoing: null, schedule: null, scheduledAt: null,
     stepCount: 0, isTerminal: false, isActive: true,
   });
 });
