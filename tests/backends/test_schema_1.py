@@ -141,15 +141,16 @@ def _rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-def _retried_anew(rows: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-    """The one thing that the migration changes: a run that waits for its retry has not been started for that."""
-    started_at = 14
-    return rows | {
-        "durably_runs": [
-            (*row[:started_at], None, *row[started_at + 1 :]) if row[0] == RUNS["retried"] else row
-            for row in rows["durably_runs"]
-        ]
-    }
+def _migrated(rows: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """What the migrations change: a run that waits for its retry has not been started for that, and leases end."""
+    started_at, lease = 14, 17
+
+    def migrated(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if row[0] == RUNS["retried"]:
+            row = (*row[:started_at], None, *row[started_at + 1 :])
+        return (*row[:2], "pending", *row[3:lease], None, None, None) if row[2] == "leased" else row
+
+    return rows | {"durably_runs": [migrated(row) for row in rows["durably_runs"]]}
 
 
 def _schema(path: Path) -> list[tuple[Any, ...]]:
@@ -168,7 +169,7 @@ async def test_its_rows_are_as_they_were_and_its_schema_is_that_of_a_fresh_one(o
     fresh = SqliteFile(tmp_path / "fresh")
     for backend in (old, fresh):
         await _migrate(backend)
-    assert _rows(old.path) == _retried_anew(before)
+    assert _rows(old.path) == _migrated(before)
     assert _schema(old.path) == _schema(fresh.path)
 
 
@@ -269,7 +270,7 @@ async def test_a_migration_that_breaks_off_leaves_it_as_it_was(old: SqliteFile) 
         assert (_rows(old.path), _schema(old.path)) == (rows, before)
         assert _version(old.path) == 1
     await _migrate(old)
-    assert _rows(old.path) == _retried_anew(rows)
+    assert _rows(old.path) == _migrated(rows)
     assert _version(old.path) == migrations.LATEST
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, LiteralString
 
 from durably_web.store import operations
 from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
@@ -21,6 +21,8 @@ TABLES: dict[str, int | None] = {
     "durably_paused_jobs": None,
     "durably_starts": 3,
     "durably_requests": 1,
+    "durably_schedules": None,
+    "durably_undos": 0,
 }
 
 FEW = JobLimits("few", runs=1)
@@ -144,12 +146,22 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.fork("forked", "completed", None, NOW)
 
 
+# What has no operation here.
+_BY_HAND: tuple[LiteralString, ...] = (
+    """
+    INSERT INTO durably_schedules (name, job_name, every, input, labels, missed, overlap, created_at, updated_at)
+    VALUES ('nightly', 'job', 60000, '{}', '{}', 'skip', 'skip', 0, 0)
+    """,
+    "INSERT INTO durably_undos (run_id, number, step_name) VALUES ('crashed', 3, 'one')",
+)
+
 # Made once: all is decided beforehand.
 _SCENE = Batch(
     "write",
     (
         *[Statement(f"DELETE FROM {table}") for table in TABLES if table != "durably_schema"],
         *[statement for operation in _operations() for statement in operation.batch.statements],
+        *[Statement(sql) for sql in _BY_HAND],
     ),
 )
 
