@@ -8,6 +8,7 @@
     ├── Fatal               raised by a job: no policy tries it again
     ├── SignalTimeout       no signal came in time
     ├── OffloadFailed       the process or worker of an offloaded step died
+    ├── RequirementFailed   a package that is needed cannot be loaded
     ├── NetworkError        a request got no answer
     │   ├── Offline             there is no network
     │   ├── Unreachable         the server gives no answer
@@ -71,6 +72,10 @@ class SignalTimeout(DurablyError, TimeoutError):
 
 class OffloadFailed(DurablyError):
     """The process or worker that executed an offloaded step died, or could not be started."""
+
+
+class RequirementFailed(DurablyError, ImportError):
+    """A package that this needs cannot be loaded."""
 
 
 class NetworkError(DurablyError, ConnectionError):

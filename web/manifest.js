@@ -10,7 +10,7 @@ import { fetchJson } from "./files.js";
 /**
  * `pyodide` is a folder in the runtime, or an absolute address. `packages` are loaded before the job files, by their names in
  * `pyodide/pyodide-lock.json`. `lock` is that file where it has no packages. `files` has what a start downloads, by its path below the
- * runtime, or by its absolute address.
+ * runtime, or by its absolute address; so it has `cronsim` and `tzdata`, which are fetched when somebody needs them.
  *
  * @typedef {object} Manifest
  * @property {string} version
@@ -18,6 +18,8 @@ import { fetchJson } from "./files.js";
  * @property {string} wheel
  * @property {string} micropip
  * @property {string} pyodide_http
+ * @property {string} cronsim
+ * @property {string} tzdata
  * @property {string} pyodide
  * @property {string} stdlib
  * @property {string} snapshot

@@ -25,6 +25,7 @@ import { bridge as networkBridge, isOnline } from "./network.js";
  * @property {(id: number) => Promise<void>} offload_start
  * @property {(id: number, call: Uint8Array[]) => Promise<Uint8Array[]>} offload_run
  * @property {(id: number) => void} offload_end
+ * @property {(name: "cronsim" | "tzdata") => Promise<string>} wheel  where that wheel of the runtime is, which is fetched first
  */
 
 /**

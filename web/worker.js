@@ -22,6 +22,7 @@ import { Reserve } from "./reserve.js";
 import { loadSqlite } from "./sqlite.js";
 import { Storage, storageEvent } from "./storage.js";
 import { Followers, ToLeader } from "./tabs.js";
+import { Wheels } from "./wheels.js";
 
 /** @typedef {import("./place.js").Place} Place */
 /** @typedef {import("./protocol.js").Aftermath} Aftermath */
@@ -291,6 +292,8 @@ async function runJobs(database, downloads, options, begin) {
   const broken = () => close();
   const pyodide = await bootPython(options, downloads, reachWith, broken);
   reach("jobs");
+  const wheels = new Wheels(pyodide, downloads.manifest, options.runtime);
+  /** @type {import("./python.js").Bridge} */
   const bridge = {
     /** @param {string} text */
     run_batch: (text) => connection.runBatch(text),
@@ -302,6 +305,7 @@ async function runJobs(database, downloads, options, begin) {
     /** @param {string | null | undefined} runId */
     running: (runId) => tell({ type: "running", runId: runId ?? null }),
     broken,
+    wheel: (name) => wheels.load(name),
     ...new OffloadPool({ options, parts: downloads.parts }).bridge(),
   };
   const { sources } = await downloads.parts;

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web.api.parsing import BadRequest, Request
 from durably_web.api.routes import answer
-from durably_web.errors import Conflict, InvalidInput, NotFound, NotSerializable, StoreError
+from durably_web.errors import Conflict, InvalidInput, NotFound, NotSerializable, RequirementFailed, StoreError
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
@@ -48,5 +48,6 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotSerializable, 400),
     (NotFound, 404),
     (Conflict, 409),
+    (RequirementFailed, 503),
     (StoreError, 503),
 )

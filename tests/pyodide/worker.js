@@ -5,6 +5,7 @@ import { placeOf } from "./durably-web/place.js";
 import { Downloads } from "./durably-web/downloads.js";
 import { bootPython } from "./durably-web/python.js";
 import { loadSqlite } from "./durably-web/sqlite.js";
+import { Wheels } from "./durably-web/wheels.js";
 
 const runtime = new URL("durably-web/", import.meta.url).href;
 const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: null, snapshot: true, requirements: [], durability: "full" };
@@ -14,8 +15,14 @@ let cases = 0;
 
 async function boot() {
   const sqlite3 = await loadSqlite(runtime);
-  const pyodide = await bootPython(options, new Downloads(options), () => {}, () => {});
-  pyodide.registerJsModule("durably_bridge", { run_batch: (text) => connection.runBatch(text), post() {}, running() {}, broken() {} });
+  const downloads = new Downloads(options);
+  const pyodide = await bootPython(options, downloads, () => {}, () => {});
+  const wheels = new Wheels(pyodide, downloads.manifest, runtime);
+  pyodide.registerJsModule("durably_bridge", {
+    run_batch: (text) => connection.runBatch(text),
+    wheel: (name) => wheels.load(name),
+    ...{ post() {}, running() {}, broken() {} },
+  });
   pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
   const { run } = pyodide.pyimport("tests.pyodide.in_worker");
   return { sqlite3, run };
