@@ -13,7 +13,6 @@
  * @module
  */
 
-import { Asking } from "./asking.js";
 import { DurablyError, invalid } from "./failures.js";
 import { Following } from "./following.js";
 import { call, Hearing } from "./hearing.js";
@@ -22,6 +21,7 @@ import { Jobs } from "./jobs.js";
 import { Link } from "./link.js";
 import { Offline } from "./offline.js";
 import { planOf } from "./options.js";
+import { Scheduling } from "./scheduling.js";
 import { keysOf, onlyLimits, subscribeOptions } from "./wire.js";
 
 export { DurablyError };
@@ -35,6 +35,8 @@ export { DurablyError };
 /** @typedef {import("./types.js").RequestOptions} RequestOptions */
 /** @typedef {import("./types.js").Run} Run */
 /** @typedef {import("./types.js").RunFilter} RunFilter */
+/** @typedef {import("./types.js").Schedule} Schedule */
+/** @typedef {import("./types.js").ScheduleOptions} ScheduleOptions */
 /** @typedef {import("./types.js").Selection} Selection */
 /** @typedef {import("./types.js").Site} Site */
 /** @typedef {import("./types.js").Stats} Stats */
@@ -65,7 +67,7 @@ export async function createDurably(options) {
 }
 
 /** The engine, as a page sees it. Made by `createDurably`. */
-export class Durably extends Asking {
+export class Durably extends Scheduling {
   #transport;
   #following;
   #hearing;

@@ -57,6 +57,7 @@ function handleOf(durably, name) {
     trigger: (input, options) => durably.trigger(name, input, options),
     triggerAndWait: (input, options) => durably.triggerAndWait(name, input, options),
     triggerMany: (items, options) => durably.triggerMany(name, items, options),
+    schedule: (options) => durably.schedule(name, options),
     async getRun(runId, options) {
       const run = await durably.getRun(runId, options);
       return run?.jobName === name ? run : null;

@@ -121,6 +121,44 @@
  * @property {string} [after]  The id of the last run of the page before; unlike `offset`, it does not shift when new runs come in.
  */
 
+/**
+ * When a schedule asks for runs, and for which.
+ *
+ * @typedef {object} ScheduleOptions
+ * @property {string} [name]  What the schedule is told apart by; the job's name by default.
+ * @property {string} [cron]  Minute, hour, day of month, month, day of week: `"0 7 * * mon-fri"`. Either this or `every`.
+ * @property {number} [every]  Milliseconds from one time to the next.
+ * @property {string} [timezone]  Of `cron`, such as `"Europe/Zurich"`; `"UTC"` by default.
+ * @property {unknown} [input]  JSON; `{}` by default.
+ * @property {Record<string, string>} [labels]
+ * @property {number} [priority]  Higher first; 0 by default.
+ * @property {"skip" | "one" | "all"} [missed]  What becomes of times at which nobody was there: no run (the default), one for the last
+ *   of them, or one for each.
+ * @property {"skip" | "queue" | "allow"} [overlap]  What if the run before has not ended: no run (the default), one that waits for it, or
+ *   one beside it.
+ * @property {number} [catchUpWindow]  Milliseconds: what was missed longer ago than that is skipped, whatever `missed` says.
+ */
+
+/**
+ * @typedef {object} Schedule
+ * @property {string} name
+ * @property {string} jobName
+ * @property {string | null} cron
+ * @property {number | null} every  Milliseconds.
+ * @property {string} timezone
+ * @property {any} input
+ * @property {Record<string, string>} labels
+ * @property {number} priority
+ * @property {"skip" | "one" | "all"} missed
+ * @property {"skip" | "queue" | "allow"} overlap
+ * @property {number | null} catchUpWindow  Milliseconds.
+ * @property {boolean} paused
+ * @property {string | null} nextAt  The next time; `null` where there is none any more.
+ * @property {string | null} lastAt  The last one that it has asked for a run for, or skipped.
+ * @property {string} createdAt
+ * @property {string} updatedAt
+ */
+
 /** @typedef {{current: number, total?: number, message?: string}} Progress */
 
 /**
@@ -191,6 +229,7 @@
  * @property {(input?: unknown, options?: TriggerOptions & RequestOptions) => Promise<Triggered>} trigger
  * @property {(input?: unknown, options?: TriggerOptions & WaitOptions) => Promise<any>} triggerAndWait
  * @property {(items: Item[], options?: RequestOptions) => Promise<Triggered[]>} triggerMany
+ * @property {(options: ScheduleOptions & RequestOptions) => Promise<Schedule>} schedule
  * @property {(runId: string, options?: RequestOptions) => Promise<Run | null>} getRun  `null` also for a run of another job.
  * @property {(filter?: Omit<RunFilter, "jobName">, options?: RequestOptions) => Promise<Run[]>} getRuns
  */

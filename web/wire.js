@@ -13,6 +13,10 @@ import { failureOf, invalid } from "./failures.js";
 /** @typedef {import("./types.js").TriggerOptions} TriggerOptions */
 
 const ITEM_OPTIONS = ["idempotencyKey", "concurrencyKey", "coalesce", "labels", "priority", "delay", "runAt"];
+const SCHEDULE_OPTIONS = [
+  ...["name", "cron", "every", "timezone", "input", "labels"],
+  ...["priority", "missed", "overlap", "catchUpWindow"],
+];
 const SELECTION = ["jobName", "status", "labels", "createdBefore"];
 const RUN_FILTER = ["jobName", "status", "labels", "limit", "offset", "after"];
 const LIMITS = ["signal", "timeout"];
@@ -114,6 +118,23 @@ export function triggerFields(options) {
     runAt: runAt === undefined ? undefined : instantOf(runAt, "runAt"),
     debounceMs: duration(burst.delay, "debounce"),
     debounceMaxMs: duration(burst.maxDelay, "maxDelay"),
+  };
+}
+
+/**
+ * @param {Omit<import("./types.js").ScheduleOptions, keyof RequestOptions>} options
+ * @returns {Record<string, unknown>}
+ */
+export function scheduleFields(options) {
+  const { input, every, catchUpWindow, ...same } = known("a schedule", options, SCHEDULE_OPTIONS);
+  if ((same.cron === undefined) === (every === undefined)) {
+    throw invalid('a schedule has either cron, such as "0 7 * * mon-fri", or every, in milliseconds');
+  }
+  return {
+    ...same,
+    input: inputOf(input),
+    everyMs: duration(every, "every"),
+    catchUpWindowMs: duration(catchUpWindow, "catchUpWindow"),
   };
 }
 

@@ -44,7 +44,11 @@ def asked_of_the_client(script: str) -> set[str]:
 
 
 def members() -> set[str]:
-    return {name for file in ("client.js", "asking.js") for name in _MEMBER.findall((WEB / file).read_text("utf-8"))}
+    return {
+        name
+        for file in ("client.js", "asking.js", "scheduling.js")
+        for name in _MEMBER.findall((WEB / file).read_text("utf-8"))
+    }
 
 
 @pytest.mark.parametrize("path", WITH_SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -69,14 +69,14 @@ def fields(declarations: Path, name: str) -> set[str]:
 
 def test_every_method_is_declared(declarations: Path, in_node: Callable[[str, str], Any]) -> None:
     methods = set(in_node(METHODS, "client.js")) - INTERNAL
-    text = "".join((declarations / name).read_text() for name in ("client.d.ts", "asking.d.ts"))
+    text = "".join((declarations / name).read_text() for name in ("client.d.ts", "asking.d.ts", "scheduling.d.ts"))
     declared = set(re.findall(r"^ {4}(?:get )?(\w+)(?:<.*>)?\(", text, re.MULTILINE))
     assert declared - {"constructor"} == methods
     assert {"trigger", "waitForRun", "on", "jobs", "status", "close"} <= methods
 
 
 def test_every_declared_method_is_described(declarations: Path) -> None:
-    for name in ("client.d.ts", "asking.d.ts"):
+    for name in ("client.d.ts", "asking.d.ts", "scheduling.d.ts"):
         lines = (declarations / name).read_text().splitlines()
         bare = [
             line

@@ -77,6 +77,14 @@ test("every request hands on how long to wait", async () => {
     ["POST /runs/resume", () => durably.resumeRuns(which, options)],
     ["POST /runs/delete", () => durably.deleteRuns(which, options)],
     ["POST /purge", () => durably.purgeRuns({ olderThan: 0 }, options)],
+    ["PUT /schedule", () => durably.schedule("a", { every: 1, ...options })],
+    ["PUT /schedule", () => durably.jobs.a.schedule({ cron: "* * * * *", ...options })],
+    ["GET /schedule", () => durably.getSchedule("s", options)],
+    ["GET /schedules", () => durably.getSchedules(options)],
+    ["POST /schedule/pause", () => durably.pauseSchedule("s", options)],
+    ["POST /schedule/resume", () => durably.resumeSchedule("s", options)],
+    ["POST /schedule/trigger", () => durably.triggerSchedule("s", options)],
+    ["DELETE /schedule", () => durably.removeSchedule("s", options)],
   ]) {
     const refused = assert.rejects(act(), { name: "Conflict" });
     const request = asked.shift();
@@ -99,6 +107,64 @@ test("a trigger has its input and options, and a run what it came to", async () 
   assert.deepEqual(JSON.parse(JSON.stringify(body)), { jobName: "a", input: {}, delayMs: 1 });
   await state.answer({ runId: "1", disposition: "created" });
   assert.deepEqual(await first, { id: "1", disposition: "created" });
+});
+
+test("a schedule has its job, its times and its options", async () => {
+  const state = world();
+  const { durably, asked } = state;
+  for (const [act, sent] of [
+    [() => durably.schedule("a", { every: 250 }), { jobName: "a", input: {}, everyMs: 250 }],
+    [
+      () => durably.schedule("a", { name: "s", every: 1, input: null, labels: { b: "c" }, priority: 2, missed: "all", overlap: "queue", catchUpWindow: 0 }),
+      {
+        ...{ jobName: "a", name: "s", everyMs: 1, input: null, labels: { b: "c" }, priority: 2 },
+        ...{ missed: "all", overlap: "queue", catchUpWindowMs: 0 },
+      },
+    ],
+    [
+      () => durably.jobs.a.schedule({ cron: "0 7 * * *", timezone: "Asia/Tokyo", input: { n: 1 } }),
+      { jobName: "a", cron: "0 7 * * *", timezone: "Asia/Tokyo", input: { n: 1 } },
+    ],
+  ]) {
+    const made = act();
+    assert.deepEqual(JSON.parse(JSON.stringify(asked[0].body)), sent);
+    await state.answer({ name: "a" });
+    assert.deepEqual(await made, { name: "a" });
+  }
+  for (const [options, message] of [
+    [undefined, /either cron, .*, or every/],
+    [{}, /either cron, .*, or every/],
+    [{ cron: "* * * * *", every: 5 }, /either cron, .*, or every/],
+    [{ every: "5" }, /every is a number of milliseconds/],
+    [{ every: NaN }, /every is a number of milliseconds/],
+    [{ every: 5, catchUpWindow: -1 }, /catchUpWindow is a number of milliseconds/],
+    [{ every: 5, input: () => 1 }, /the input is not JSON/],
+    [{ every: 5, timeZone: "UTC" }, /a schedule has no timeZone; it has name, cron/],
+    [null, /options are an object|either cron/],
+  ]) {
+    await assert.rejects(durably.schedule("a", options), { name: "InvalidInput", message });
+  }
+  assert.deepEqual(asked, []);
+});
+
+test("a schedule is asked for by its name, and its run is one like any", async () => {
+  const state = world();
+  const { durably, asked } = state;
+  for (const [act, answer, outcome] of [
+    [() => durably.getSchedule("s"), { name: "s" }, { name: "s" }],
+    [() => durably.pauseSchedule("s"), { success: true }, undefined],
+    [() => durably.resumeSchedule("s"), { success: true }, undefined],
+    [() => durably.triggerSchedule("s"), { runId: "1", disposition: "created" }, { id: "1", disposition: "created" }],
+    [() => durably.removeSchedule("s"), { success: true }, undefined],
+  ]) {
+    const result = act();
+    assert.deepEqual(asked[0].query, { name: "s" });
+    await state.answer(answer);
+    assert.deepEqual(await result, outcome);
+  }
+  const unknown = durably.getSchedule("x");
+  asked.shift().reject(new DurablyError("NotFound", "there is no schedule x"));
+  assert.equal(await unknown, null);
 });
 
 test("a job is found by its name, or by a key that stands for it", async () => {

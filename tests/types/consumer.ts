@@ -9,6 +9,7 @@ import type {
   LogLine,
   Options,
   Run,
+  Schedule,
   Stats,
   Status,
   StatusDetail,
@@ -61,6 +62,7 @@ export async function start(): Promise<Durably> {
   await triggers(durably, signal);
   await reading(durably, signal);
   await control(durably, signal);
+  await schedules(durably, signal);
   events(durably);
   const storage: Storage = await durably.storage();
   console.log((storage.usage ?? 0) / (storage.quota ?? 1), storage.persisted, storage.bytes, storage.setAside?.[0]?.reason);
@@ -151,6 +153,39 @@ async function control(durably: Durably, signal: AbortSignal): Promise<void> {
   } catch (error) {
     if (error instanceof DurablyError && error.name === "Conflict") console.log(error.message, count);
   }
+}
+
+async function schedules(durably: Durably, signal: AbortSignal): Promise<void> {
+  const limits = { signal, timeout: 1_000 };
+  const schedule: Schedule = await durably.schedule("report", {
+    name: "nightly",
+    cron: "0 7 * * mon-fri",
+    timezone: "Europe/Zurich",
+    input: { year: 2030 },
+    labels: { org: "acme" },
+    priority: 1,
+    missed: "one",
+    overlap: "queue",
+    catchUpWindow: 3_600_000,
+    ...limits,
+  });
+  same<typeof schedule.missed, "skip" | "one" | "all">();
+  await durably.jobs.report!.schedule({ every: 60_000 });
+  const found = await durably.getSchedule("nightly", limits);
+  // @ts-expect-error: there may be none
+  console.log(found.nextAt);
+  const all: Schedule[] = await durably.getSchedules(limits);
+  console.log(found?.every ?? all[0]?.cron, found?.nextAt, found?.lastAt, schedule.catchUpWindow, schedule.paused);
+  await durably.pauseSchedule("nightly", limits);
+  await durably.resumeSchedule("nightly", limits);
+  const triggered: Triggered = await durably.triggerSchedule("nightly", limits);
+  const run: Run = await durably.waitForRun(triggered.id);
+  console.log(run.schedule, run.scheduledAt);
+  await durably.removeSchedule("nightly", limits);
+  // @ts-expect-error: there is no such policy
+  await durably.schedule("report", { every: 5, missed: "none" });
+  // @ts-expect-error: there is no such option
+  await durably.schedule("report", { every: 5, timeZone: "UTC" });
 }
 
 function events(durably: Durably): void {
