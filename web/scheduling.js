@@ -20,7 +20,9 @@ import * as wire from "./wire.js";
 export class Scheduling extends Asking {
   #request;
 
-  /** @param {import("./types.js").Transport["request"]} request */
+  /**
+   * @param {import("./types.js").Transport["request"]} request
+   */
   constructor(request) {
     super(request);
     this.#request = request;
