@@ -25,7 +25,7 @@
         ├── ConstraintViolated  a statement broke the schema
         ├── NotADatabase        the file holds something else
         ├── DecryptionFailed    a sealed value cannot be opened
-        └── SchemaTooNew        a newer durably_web wrote it
+        └── SchemaTooNew        a newer durably_web has migrated it: it can only be read
 
     ControlFlow (BaseException: a job's `except Exception` cannot swallow it)
     ├── LeaseLost           another worker owns the run now
@@ -164,7 +164,7 @@ class NotADatabase(StoreError):
 
 
 class SchemaTooNew(StoreError):
-    """The database was written by a newer durably_web; it was left as it is."""
+    """A newer durably_web has migrated the database: this process can only read it."""
 
 
 class DecryptionFailed(StoreError):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from durably_web.clock import Timer
 from durably_web.environment import Environment
+from durably_web.errors import SchemaTooNew
 
 # No run is kept longer than it should be by more than this part of its time, within these bounds in seconds.
 _SHARE = 0.1
@@ -49,6 +50,9 @@ class Retention:
             while not self._stopped and await self._purge():  # noqa: ASYNC110 — work, not a question
                 # Others want to write too.
                 await asyncio.sleep(0)
+        except SchemaTooNew:
+            # Nothing more is written here, and of that everybody has been told.
+            self._stopped = True
         except Exception as error:
             # It is tried again later; nothing is lost by keeping a run longer.
             self._emitter.error(error, "purging runs")

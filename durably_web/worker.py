@@ -12,7 +12,7 @@ from typing import Any
 from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
-from durably_web.errors import LeaseLost, RunInterrupted, StorageFull
+from durably_web.errors import LeaseLost, RunInterrupted, SchemaTooNew, StorageFull
 from durably_web.events import Event, EventType
 from durably_web.execution import Execution
 from durably_web.records import instant
@@ -64,12 +64,15 @@ class Worker:
         self._next_at: int | None = None
         self._keyed = True
         self._store.room.on_change = self._tell_of_room
+        self._store.on_too_new = self._tell_of_newer
 
     # -- life --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to claim and execute. Runs whose worker is known to be dead are taken up at once."""
         self._environment.shutdown.reason = None
+        if self._store.too_new is not None:
+            return
         self._store.room.patient = True
         if self._loop is None:
             stops = self._stops
@@ -153,6 +156,14 @@ class Worker:
             self._store.changes.notify(RUNNABLE)
             self._store.changes.notify(RECOVERY)
 
+    def _tell_of_newer(self, error: SchemaTooNew) -> None:
+        """A newer version has the database now. Its migration has ended our leases."""
+        self._emitter.error(error, "the database is only read from now on")
+        # The executions that are left learn it before they begin anything more.
+        for execution, _ in list(self._executing.values()):
+            execution.end(LeaseLost())
+        self._store.changes.notify(RUNNABLE)
+
     # -- claiming ----------------------------------------------------------------------------------------
 
     async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
@@ -191,6 +202,9 @@ class Worker:
             try:
                 if (room := self._room) > 0:
                     await self._claim(room, patient=True)
+            except SchemaTooNew:
+                # Of that everybody has been told.
+                return
             except Exception as error:
                 # Whatever it is, a worker that gives up would leave every run behind.
                 self._emitter.error(error, "claiming runs")
@@ -320,6 +334,8 @@ class Worker:
         """Let the runs go on that wait for the network. Where that fails, they look for themselves after a while."""
         try:
             await self._store.write(operations.wake_for_network())
+        except SchemaTooNew:
+            return
         except Exception as error:
             self._emitter.error(error, "waking runs that wait for the network")
         else:
@@ -345,8 +361,8 @@ class Worker:
             await self._renew()
             await self._free_the_dead()
         except Exception as error:
-            # Of a full disk everybody has been told.
-            if not (isinstance(error, StorageFull) and self._store.room.is_full):
+            # Of a full disk, and of a newer version, everybody has been told.
+            if not ((isinstance(error, StorageFull) and self._store.room.is_full) or isinstance(error, SchemaTooNew)):
                 self._emitter.error(error, "renewing leases")
         if self._executing or self._loop is not None:
             self._beat_later()

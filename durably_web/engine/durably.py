@@ -114,15 +114,25 @@ class Durably(Control):
     async def migrate(self) -> None:
         """Open the database and bring its schema up to date. Safe to call again.
 
-        Raises `NotADatabase`, `SchemaTooNew`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was.
+        Where a newer durably_web has migrated it, it is left as it is and only read: see `read_only`. Raises
+        `NotADatabase`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was.
         """
         calls.refuse_a_beginning_process()
         await self._store.open()
 
+    @property
+    def read_only(self) -> str | None:
+        """Why this engine can only read, if so: a newer durably_web has migrated the database, before or meanwhile.
+
+        Then whatever would write raises `SchemaTooNew`, nothing is executed, and `worker:error` has told of it. It
+        lasts until the database is opened again by a durably_web that knows its schema.
+        """
+        return None if self._store.too_new is None else str(self._store.too_new)
+
     async def start(self) -> None:
-        """Begin to execute runs in the background. Safe to call again."""
+        """Begin to execute runs in the background, unless the engine is `read_only`. Safe to call again."""
         await self._worker.start()
-        if self._retention is not None:
+        if self._retention is not None and self._store.too_new is None:
             self._retention.start()
 
     async def init(self) -> None:

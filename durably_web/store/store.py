@@ -11,6 +11,7 @@ from durably_web.errors import ConstraintViolated, SchemaTooNew, StorageFull, St
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Batch, Executor, Operation, Rows
 from durably_web.store.changes import Changes
+from durably_web.store.operations import schema
 from durably_web.store.room import Room
 
 T = TypeVar("T")
@@ -60,9 +61,15 @@ class Store:
 
     While `writers` is at most one, a write is sent at once. With more, the writes of one turn of the event
     loop, and those that come in while a transaction is under way, share the next transaction.
+
+    `too_new` is set while the schema is newer than this code: then everything can be read, and nothing be written.
     """
 
     def __init__(self, executor: Executor, clock: Clock) -> None:
+        self._known = migrations.LATEST
+        self._unless_newer = schema.unless_newer(self._known)
+        self.too_new: SchemaTooNew | None = None
+        self.on_too_new: Callable[[SchemaTooNew], None] | None = None
         self._executor = executor
         self._clock = clock
         self._waiting: list[_Waiting] = []
@@ -76,7 +83,7 @@ class Store:
     # -- life --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect and bring the schema up to date. Safe to call again. Closed again when it raises."""
+        """Connect and bring the schema up to date, or find it too new. Safe to call again. Closed when it raises."""
         try:
             await self._executor.open()
             await self.migrate()
@@ -96,26 +103,39 @@ class Store:
     async def migrate(self) -> None:
         """Apply the migrations that are missing, each in a transaction of its own.
 
-        Raises `SchemaTooNew`, before anything is written, when a newer durably_web has been here.
+        Where a newer durably_web has been here, nothing is written, now and later.
         """
         version = 0
         if await self.read(operations.has_schema()):
             version = await self.read(operations.schema_version())
         else:
-            await self._send(operations.create_schema_table())
-        if version > migrations.LATEST:
-            raise SchemaTooNew(
-                f"the database has schema version {version}, and this durably_web knows versions up to "
-                f"{migrations.LATEST}: update durably_web; the database was left as it is"
-            )
-        while version < migrations.LATEST:
+            await self._apply(operations.create_schema_table())
+        if version > self._known:
+            self._refuse(version)
+            return
+        while version < self._known:
             try:
-                await self._send(operations.apply_migration(version + 1, self._clock.now()))
+                await self._apply(operations.apply_migration(version + 1, self._clock.now()))
             except ConstraintViolated:
                 # Another process applied it first; what is there now says how to go on.
                 version = await self.read(operations.schema_version())
             else:
                 version += 1
+        self.too_new = None
+
+    async def _apply(self, operation: Operation[None]) -> None:
+        async with self._turn:
+            await self._executor.run(operation.batch)
+
+    def _refuse(self, version: int) -> SchemaTooNew:
+        if self.too_new is None:
+            self.too_new = SchemaTooNew(
+                f"the database has schema version {version}, and this durably_web knows versions up to {self._known}: "
+                "this process only reads, and has written nothing since; update durably_web"
+            )
+            if self.on_too_new is not None:
+                self.on_too_new(self.too_new)
+        return self.too_new
 
     def announce(self, worker_id: str) -> None:
         self._executor.announce(worker_id)
@@ -174,7 +194,7 @@ class Store:
                     return
                 try:
                     operation = item.build()
-                    item.answer(operation, await self._executor.run(operation.batch))
+                    item.answer(operation, await self._run(operation))
                 except StorageFull:
                     raise
                 except Exception as other:
@@ -187,7 +207,28 @@ class Store:
 
     async def _send(self, operation: Operation[T]) -> T:
         async with self._turn:
-            return operation.decode(await self._executor.run(operation.batch))
+            if operation.name in schema.FENCED:
+                return operation.decode(await self._executor.run(operation.batch))
+            return operation.decode(await self._run_guarded(operation.batch))
+
+    async def _run(self, operation: Operation[Any]) -> list[Rows]:
+        if operation.name in schema.FENCED:
+            return await self._executor.run(operation.batch)
+        return await self._run_guarded(operation.batch)
+
+    async def _run_guarded(self, batch: Batch) -> list[Rows]:
+        """Run a batch that must do nothing where the schema is newer than this code. Raises `SchemaTooNew`."""
+        if self.too_new is not None:
+            raise SchemaTooNew(str(self.too_new))
+        try:
+            results = await self._executor.run(batch._replace(statements=(*batch.statements, self._unless_newer)))
+        except ConstraintViolated:
+            version = await self.read(operations.schema_version())
+            if version > self._known:
+                raise SchemaTooNew(str(self._refuse(version))) from None
+            raise
+        # That of the guard.
+        return results[:-1]
 
     async def _flush(self) -> None:
         """Send what waits until nothing does. A task of its own, so that a cancelled caller harms no other."""
@@ -223,7 +264,10 @@ class Store:
             try:
                 # One alone keeps what its batch says of itself.
                 shared = built[0][1].batch if len(built) == 1 else Batch("write", statements)
-                results = await self._executor.run(shared)
+                if all(operation.name in schema.FENCED for _, operation in built):
+                    results = await self._executor.run(shared)
+                else:
+                    results = await self._run_guarded(shared)
             except StoreError as error:
                 if isinstance(error, StoreBusy | StoreUnavailable):
                     raise
@@ -254,7 +298,7 @@ class Store:
         try:
             if error is not None:
                 raise error
-            results = await self._executor.run(operation.batch)
+            results = await self._run(operation)
         except StorageFull as own:
             if item.patient and self.room.patient:
                 self._hold(item, own)

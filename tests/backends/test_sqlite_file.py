@@ -75,8 +75,10 @@ async def test_a_newer_database_is_left_as_it_was(tmp_path: Path, journal_mode: 
     assert await _ask(executor, f"PRAGMA journal_mode = {journal_mode}") == journal_mode
     await executor.close()
     before = path.read_bytes()
-    with pytest.raises(SchemaTooNew):
-        await Durably(str(path)).init()
+    async with Durably(str(path)) as durably:
+        assert await durably.get_runs() == []
+        with pytest.raises(SchemaTooNew):
+            await durably.cancel("none")
     assert path.read_bytes() == before
     assert _names(tmp_path) == ["app.db"], "and it is closed"
 

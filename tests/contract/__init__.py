@@ -38,6 +38,7 @@ SUITES = (
     "executor",
     "store",
     "migrations",
+    "upgrades",
     "engine",
     "steps",
     "values",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import LiteralString, cast
 
 from durably_web.store import migrations
-from durably_web.store.batch import Operation
+from durably_web.store.batch import Operation, Statement
 from durably_web.store.operations.building import nothing, operation
 
 FIND_SCHEMA: LiteralString = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'durably_schema'"
@@ -19,6 +19,14 @@ READ_SCHEMA_VERSION: LiteralString = "SELECT coalesce(max(version), 0) FROM dura
 # Fails when another process was faster: the whole migration is then rolled back.
 RECORD_MIGRATION: LiteralString = "INSERT INTO durably_schema (version, applied_at) VALUES (?, ?)"
 
+# Breaks the table's key, and with it the whole transaction, where a newer version has been applied.
+REFUSE_NEWER: LiteralString = """
+INSERT INTO durably_schema (version, applied_at) SELECT version, applied_at FROM durably_schema WHERE version > ?
+"""
+
+# Each of these holds only under a lease, and with a newer version every lease has ended.
+FENCED = frozenset(["write_entries", "finish_run", "suspend_run", "release_run", "renew_leases"])
+
 
 def has_schema() -> Operation[bool]:
     return operation("has_schema", "read", lambda results: bool(results[0]), (FIND_SCHEMA, ()))
@@ -26,6 +34,11 @@ def has_schema() -> Operation[bool]:
 
 def schema_version() -> Operation[int]:
     return operation("schema_version", "read", lambda results: cast(int, results[0][0][0]), (READ_SCHEMA_VERSION, ()))
+
+
+def unless_newer(known: int) -> Statement:
+    """The last statement of every write that no lease fences: where the schema is newer, nothing of it is done."""
+    return Statement(REFUSE_NEWER, (known,))
 
 
 def create_schema_table() -> Operation[None]:
