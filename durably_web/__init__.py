@@ -45,6 +45,8 @@ _EXPORTS = {
     "Conflict": "errors",
     "NotSerializable": "errors",
     "Fatal": "errors",
+    "ReplayMismatch": "errors",
+    "CodeChanged": "errors",
     "SignalTimeout": "errors",
     "OffloadFailed": "errors",
     "RequirementFailed": "errors",
@@ -100,6 +102,8 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Conflict",
     "NotSerializable",
     "Fatal",
+    "ReplayMismatch",
+    "CodeChanged",
     "SignalTimeout",
     "OffloadFailed",
     "RequirementFailed",
@@ -129,6 +133,7 @@ if TYPE_CHECKING:
     from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (
+        CodeChanged,
         Conflict,
         CrossOriginRefused,
         DecryptionFailed,
@@ -143,6 +148,7 @@ if TYPE_CHECKING:
         NotSerializable,
         Offline,
         OffloadFailed,
+        ReplayMismatch,
         RequirementFailed,
         RunCancelled,
         RunFailed,

@@ -9,6 +9,7 @@ from durably_web import codec
 from durably_web.errors import Conflict, DurablyError, RunCancelled, RunFailed
 from durably_web.jobs import Job
 from durably_web.journal import Draft
+from durably_web.records import Kind
 from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, RUNNABLE
 from durably_web.store.operations import ChildOutcome, Trigger
@@ -30,7 +31,10 @@ class Child(NamedTuple):
 
 
 async def call(execution: Execution, key: str, child: Child) -> Any:
-    """Start a run and wait for its output. Started at most once: the entry that says so is stored with it."""
+    """Start a run and wait for its output, which is given as it is stored.
+
+    Started at most once: the entry that says so is stored with it.
+    """
     started_at = await execution.begin()
     begun = execution.history.waits.get(key)
     if begun is not None and not (begun.retried and await _has_failed(execution, begun.detail["child"])):
@@ -44,14 +48,16 @@ async def call(execution: Execution, key: str, child: Child) -> Any:
         outcome = await execution.read(operations.child_outcome(run_id))
         error = _error_of(outcome, run_id, child.job.name)
         if error is not None:
-            await execution.store_failure(key, error, started_at)
+            await execution.store_failure(key, error, started_at, kind="call")
             raise error
         assert outcome is not None
         if outcome.output is not None:
             value = execution.environment.codec.decode(outcome.output)
             finished_at = execution.environment.clock.now()
-            await execution.append(Draft("step:complete", key, outcome.output, value, started_at, finished_at))
-            return child.job.load_output(value)
+            await execution.append(
+                Draft("step:complete", key, outcome.output, value, started_at, finished_at, kind="call")
+            )
+            return value
         await execution.park(Wait(None, child=run_id))
 
 
@@ -112,7 +118,8 @@ async def _start(
     def effects(number: int) -> tuple[Any, ...]:
         return operations.create_child(lease.run_id, lease.generation, number, key, asked)
 
-    await execution.append(Draft(type_, key, text, detail, now, now, effects))
+    kind: Kind = "call" if type_ == "step:wait" else "trigger"
+    await execution.append(Draft(type_, key, text, detail, now, now, effects, kind))
     execution.environment.store.changes.notify(RUNNABLE)
     execution.environment.store.changes.notify(JOURNAL)
     await execution.environment.tell_of_trigger(run_id)

@@ -6,6 +6,8 @@
     ├── Conflict            the run's state forbids it
     ├── NotSerializable     a value cannot be stored as JSON
     ├── Fatal               raised by a job: no policy tries it again
+    │   ├── ReplayMismatch      the code asks for a stored step as for what it is not
+    │   └── CodeChanged         the code differs from what the run began with
     ├── SignalTimeout       no signal came in time
     ├── OffloadFailed       the process or worker of an offloaded step died
     ├── RequirementFailed   a package that is needed cannot be loaded
@@ -64,6 +66,19 @@ class NotSerializable(DurablyError, TypeError):
 
 class Fatal(DurablyError):
     """Raise it in a step or a job for a failure that is final: no policy tries it again."""
+
+
+class ReplayMismatch(Fatal):
+    """The code asks for a stored step as for something that it is not.
+
+    `step` is its name with its occurrence, where that is known.
+    """
+
+    step: str | None = None
+
+
+class CodeChanged(Fatal):
+    """The code of the job differs from what the run began with, and the job asks to fail then."""
 
 
 class SignalTimeout(DurablyError, TimeoutError):

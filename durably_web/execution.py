@@ -7,14 +7,12 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from durably_web import calls, codec, failures, shapes, trying
-from durably_web.arguments import check_step_name
-from durably_web.context import current_run, current_step, ended, shutdown
+from durably_web import calls, codec, failures, trying
+from durably_web.context import current_run, ended, shutdown
 from durably_web.ending import Ending, complete, fail, fail_for, give_back, output_text, try_to_store
 from durably_web.environment import Environment
 from durably_web.errors import (
     ControlFlow,
-    InvalidInput,
     LeaseLost,
     RunInterrupted,
     RunSuspended,
@@ -22,15 +20,14 @@ from durably_web.errors import (
     StoreError,
 )
 from durably_web.events import Event
-from durably_web.history import History
 from durably_web.jobs import Job
 from durably_web.journal import Awaited, Draft, RunJournal
-from durably_web.order import Order
-from durably_web.records import instant
+from durably_web.records import Kind, instant
+from durably_web.replaying import TURN_SECONDS, Replaying
 from durably_web.steps import Step
 from durably_web.store.batch import Operation
 from durably_web.store.changes import end_of
-from durably_web.store.rows import Lease, StoredEntry
+from durably_web.store.rows import Lease
 from durably_web.waits import WAITS, Wait, Waits
 
 if TYPE_CHECKING:
@@ -41,11 +38,8 @@ T = TypeVar("T")
 # Not the job's own failures. A browser has no process that `sys.exit()` could end: there it fails the run.
 _ENDS_PROCESS = (KeyboardInterrupt, GeneratorExit, *([] if sys.platform == "emscripten" else [SystemExit]))
 
-# An execution that never waits for anything still lets the event loop turn this often.
-TURN_SECONDS = 0.01
 
-
-class Execution:
+class Execution(Replaying):
     """Runs a job's function under a lease."""
 
     def __init__(
@@ -58,31 +52,19 @@ class Execution:
         expires_at: int,
         renew: Callable[[], Awaitable[None]],
     ) -> None:
-        self.environment = environment
-        self.lease = lease
+        super().__init__(environment, lease)
         # When the lease ends, as far as its worker knows; kept up by whoever renews it.
         self.expires_at = expires_at
-        self.history = History(lease.entries)
-        self.order = Order(self.history.outcomes.values())
         self.journal = RunJournal(environment, lease)
         self.journal.on_failure = self._write_failed
         self._waits: Waits | None = None
-        self._last_fn: Any = None
-        self._last_loader: Any = None
         self._renew = renew
         self._store = environment.store
-        self._clock = environment.clock
         self._emitter = environment.emitter
-        self._codec = environment.codec
-        self._decode = codec.decode if type(self._codec) is codec.JsonCodec else self._codec.decode
         self.around_step = environment.hooks.around_step
         self.caller = caller
         self.job = job
-        self._occurrences: dict[str, int] = {}
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
-        self._failed: list[tuple[BaseException, str]] = []
-        self._last_turn = self._clock.monotonic()
-        self._ending: ControlFlow | None = None
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.
         self.taken: set[int] = set()
@@ -134,6 +116,9 @@ class Execution:
                 return await fail(self, error)
             self.check()
             await self._finish_steps()
+            if self.mismatch is not None:
+                # The job has caught it, and gone on with what is not so.
+                return await fail(self, self.mismatch)
             return await complete(self, text)
         except BaseException as error:
             return await self._end_early(error)
@@ -170,19 +155,6 @@ class Execution:
 
     # -- called by steps ---------------------------------------------------------------------------------
 
-    def key(self, name: str) -> str:
-        """The key of a step: its name, and which one of that name it is, counted in the order of the calls."""
-        if type(name) is not str or not name or "#" in name or not name.isascii():
-            check_step_name(name)
-        if (outer := current_step.get()) is not None:
-            raise InvalidInput(
-                f"step {name!r} is called inside of step {outer!r}: a job calls steps, a step's function none"
-            )
-        self.order.calls += 1
-        count = self._occurrences.get(name, 0) + 1
-        self._occurrences[name] = count
-        return name if count == 1 else f"{name}#{count}"
-
     def step(
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
     ) -> Coroutine[Any, Any, Any]:
@@ -190,43 +162,36 @@ class Execution:
         key = self.key(name)
         stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self.replay(stored, fn)
+            return self.replay(stored, "run", fn)
+        if self.history.waits and (refused := self.refused(key, "run")) is not None:
+            return refused
         return trying.until_done(self, key, fn, args, *policies) if policies else trying.once(self, key, fn, args)
 
     def item(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Coroutine[Any, Any, Any]:
         """The same for one of many, whose key has been counted, and of which nobody sees in what order they end."""
         stored = self.history.outcomes.get(key)
         if stored is not None:
-            return self.replay(stored, fn, False)
+            return self.replay(stored, "run", fn, False)
+        if self.history.waits and (refused := self.refused(key, "run")) is not None:
+            return refused
         return (
             trying.until_done(self, key, fn, args, *policies)
             if policies != (None, None, False)
             else trying.once(self, key, fn, args)
         )
 
-    async def replay(self, stored: StoredEntry, fn: Callable[..., Any] | None = None, in_order: bool = True) -> Any:
-        """The outcome of a step that an earlier execution has stored; as `fn` gave it, where its annotation tells."""
-        if self._ending is not None:
-            raise self._ending
-        if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
-            await self._next_turn()
-        if in_order and not self.order.passes(stored):
-            await self.order.turn(stored.step_name or "")
-            self.check()
-        if stored.type == "step:complete":
-            value = None if stored.data is None else self._decode(stored.data)
-            load = None if fn is None else self.loader_of(fn)
-            return value if load is None else load(value, f"the stored result of step {stored.step_name!r}")
-        assert stored.data is not None
-        error = failures.revive(codec.decode(stored.data))
-        self._failed.append((error, stored.step_name or ""))
-        raise error
+    def waiting_step(
+        self, key: str, kind: Kind, begin: Callable[[str], Coroutine[Any, Any, T]]
+    ) -> Coroutine[Any, Any, T]:
+        """The coroutine of a step that waits, or starts a run; `begin` makes that of one that is not stored."""
+        stored = self.history.outcomes.get(key)
+        if stored is not None:
+            return self.replay(stored, kind)
+        return self.refused(key, kind) or self._in_branch(key, begin)
 
-    def loader_of(self, fn: Callable[..., Any]) -> Any:
-        """What builds the results of `fn`; loops ask for the same one again and again."""
-        if fn is not self._last_fn:
-            self._last_fn, self._last_loader = fn, shapes.result_loader(fn)
-        return self._last_loader
+    async def _in_branch(self, key: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+        with self.waits.branch():
+            return await begin(key)
 
     def begin_at_once(self) -> int | None:
         """As `begin`, where nothing is to be waited for; otherwise `None`."""
@@ -278,20 +243,14 @@ class Execution:
         if not self.order.is_over and draft.type != "step:wait":
             await self.order.turn(draft.step_name or "")
 
-    async def store_failure(self, key: str, error: Exception, started_at: int, attempt: int = 1) -> None:
+    async def store_failure(
+        self, key: str, error: Exception, started_at: int, attempt: int = 1, kind: Kind = "run"
+    ) -> None:
         """Store that a step failed for good."""
         self._failed.append((error, key))
         detail = {**failures.dump(error), "attempt": attempt}
-        await self.append(Draft("step:fail", key, codec.encode(detail), detail, started_at, self._clock.now()))
-
-    def step_of(self, error: BaseException) -> str | None:
-        """The step that failed with this exception."""
-        return next((key for failed, key in self._failed if failed is error), None)
-
-    def check(self) -> None:
-        """Raises what ends this execution, if something does."""
-        if self._ending is not None:
-            raise self._ending
+        text, now = codec.encode(detail), self._clock.now()
+        await self.append(Draft("step:fail", key, text, detail, started_at, now, kind=kind))
 
     # -- around the function of a step -------------------------------------------------------------------
 
@@ -343,11 +302,6 @@ class Execution:
             raise self._write_failed(error) from error
         self.check()
         return self._clock.now()
-
-    async def _next_turn(self) -> None:
-        """Let others run."""
-        await asyncio.sleep(0)
-        self._last_turn = self._clock.monotonic()
 
     # -- the end -----------------------------------------------------------------------------------------
 

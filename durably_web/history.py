@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from durably_web import codec
+from durably_web.records import Kind
 from durably_web.store.rows import StoredEntry
 
 
@@ -43,6 +44,16 @@ class History:
                 self.outcomes[entry.step_name] = entry
             else:
                 self._add(entry)
+
+    def begun_as(self, key: str) -> Kind | None:
+        """What a step is that has begun and has no outcome yet."""
+        if key in self.tries:
+            return "run"
+        begun = self.waits.get(key)
+        if begun is None:
+            return None
+        told: dict[str, Kind] = {"signal": "signal", "child": "call", "network": "run"}
+        return next((kind for name, kind in told.items() if name in begun.detail), "sleep")
 
     def _add(self, entry: StoredEntry) -> None:
         key = entry.step_name

@@ -12,7 +12,7 @@ from durably_web import codec
 from durably_web.clock import Timer
 from durably_web.environment import Environment
 from durably_web.errors import LeaseLost
-from durably_web.records import Progress, Status
+from durably_web.records import Kind, Progress, Status
 from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.changes import JOURNAL
@@ -44,7 +44,7 @@ class Draft:
     `effects` makes the statements that hold only together with it, once its number is known.
     """
 
-    __slots__ = ("calls", "created_at", "data", "detail", "effects", "seq", "started_at", "step_name", "type")
+    __slots__ = ("calls", "created_at", "data", "detail", "effects", "kind", "seq", "started_at", "step_name", "type")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Draft:
         started_at: int | None,
         created_at: int,
         effects: Effects | None = None,
+        kind: Kind | None = None,
     ) -> None:
         self.type = type_
         self.step_name = step_name
@@ -63,6 +64,7 @@ class Draft:
         self.started_at = started_at
         self.created_at = created_at
         self.effects = effects
+        self.kind = kind
         self.calls: int | None = None
         self.seq: int | None = None
 
@@ -244,6 +246,7 @@ class RunJournal:
                 draft.created_at,
                 () if draft.effects is None else draft.effects(number + index),
                 draft.calls,
+                draft.kind,
             )
             for index, draft in enumerate(drafts, 1)
         ]

@@ -42,7 +42,9 @@ class Watch:
             if not self._noted:
                 self._noted = True
                 detail = {"network": self.failed}
-                await execution.append(Draft("step:wait", self._key, codec.encode(detail), detail, now, now))
+                await execution.append(
+                    Draft("step:wait", self._key, codec.encode(detail), detail, now, now, kind="run")
+                )
             await self.back(now + LOOK_MILLISECONDS)
         self._returns = self._network.returns
 
@@ -69,7 +71,8 @@ class Watch:
         now = environment.clock.now()
         delay = max(LEAST_DELAY, self._retry.delay(self.failed, environment.random))
         detail: dict[str, Any] = {"network": self.failed, "error": failures.describe(error)}
-        await self._execution.append(Draft("step:wait", self._key, codec.encode(detail), detail, started_at, now))
+        draft = Draft("step:wait", self._key, codec.encode(detail), detail, started_at, now, kind="run")
+        await self._execution.append(draft)
         return now + round(delay * 1000)
 
     def counted(self) -> None:

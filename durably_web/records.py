@@ -10,6 +10,8 @@ from durably_web.codec import to_plain
 Status = Literal["pending", "leased", "waiting", "completed", "failed", "cancelled"]
 Disposition = Literal["created", "idempotent", "coalesced"]
 Undoing = Literal["failed", "cancelled"]
+Kind = Literal["run", "sleep", "signal", "call", "trigger"]
+"""What a step is, by the method that it was asked for with."""
 Level = Literal["debug", "info", "warning", "error"]
 
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})

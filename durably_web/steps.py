@@ -24,7 +24,7 @@ from durably_web.arguments import (
 from durably_web.context import current_step
 from durably_web.errors import InvalidInput, NotSerializable
 from durably_web.jobs import Job
-from durably_web.records import Level, Progress
+from durably_web.records import Kind, Level, Progress
 from durably_web.retry import Retry
 
 if TYPE_CHECKING:
@@ -197,12 +197,12 @@ class Step:
         Counted from the first call, in seconds or as `timedelta`; the instant is stored.
         """
         duration = milliseconds_of(seconds, f"the duration of sleep {name!r}")
-        return self._wait(name, lambda key: waiting.sleep(self._execution, key, lambda now: now + duration))
+        return self._wait(name, "sleep", lambda key: waiting.sleep(self._execution, key, lambda now: now + duration))
 
     def sleep_until(self, name: str, when: datetime.datetime) -> Coroutine[Any, Any, None]:
         """As `sleep`, until an instant: a datetime with a time zone. One in the past is over at once."""
         moment = moment_of(when, f"the end of sleep {name!r}")
-        return self._wait(name, lambda key: waiting.sleep(self._execution, key, lambda now: moment))
+        return self._wait(name, "sleep", lambda key: waiting.sleep(self._execution, key, lambda now: moment))
 
     def wait_for_signal(self, name: str, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]:
         """The payload of the oldest `durably.signal(run_id, name, payload)` that no wait of the run has taken yet.
@@ -212,7 +212,7 @@ class Step:
         within `timeout` seconds from the first call on.
         """
         limit = None if timeout is None else milliseconds_of(timeout, f"the timeout of signal {name!r}")
-        return self._wait(name, lambda key: waiting.wait_for_signal(self._execution, key, name, limit))
+        return self._wait(name, "signal", lambda key: waiting.wait_for_signal(self._execution, key, name, limit))
 
     @overload
     def call(
@@ -257,11 +257,16 @@ class Step:
         the `concurrency_key`: the child could never begin.
         """
         found, child = self._child(job, input, labels, priority, concurrency_key, None)
-        return self._stored_or(
-            found.name if name is None else name,
-            lambda key: children.call(self._execution, key, child),
-            found.load_output,
-        )
+        key = self._execution.key(found.name if name is None else name)
+
+        async def load() -> Output:
+            raw = await self._execution.waiting_step(
+                key, "call", lambda key: children.call(self._execution, key, child)
+            )
+            output: Output = found.load_output(raw)
+            return output
+
+        return load()
 
     def trigger(
         self,
@@ -282,10 +287,8 @@ class Step:
         now = self._execution.environment.clock.now()
         moment = due_at(delay, run_at, now)
         found, child = self._child(job, input, labels, priority, concurrency_key, moment)
-        return self._stored_or(
-            found.name if name is None else name,
-            lambda key: children.trigger(self._execution, key, child),
-            lambda raw: raw,
+        return self._wait(
+            found.name if name is None else name, "trigger", lambda key: children.trigger(self._execution, key, child)
         )
 
     def progress(self, current: float, total: float | None = None, message: str | None = None) -> None:
@@ -312,27 +315,8 @@ class Step:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _wait(self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
-        key = self._execution.key(name)
-        stored = self._execution.history.outcomes.get(key)
-        return self._in_branch(key, begin) if stored is None else self._execution.replay(stored)
-
-    async def _in_branch(self, key: str, begin: Callable[[str], Coroutine[Any, Any, T]]) -> T:
-        with self._execution.waits.branch():
-            return await begin(key)
-
-    def _stored_or(
-        self, name: str, begin: Callable[[str], Coroutine[Any, Any, T]], load: Callable[[Any], T]
-    ) -> Coroutine[Any, Any, T]:
-        key = self._execution.key(name)
-        stored = self._execution.history.outcomes.get(key)
-        if stored is None:
-            return self._in_branch(key, begin)
-
-        async def replay() -> T:
-            return load(await self._execution.replay(stored))
-
-        return replay()
+    def _wait(self, name: str, kind: Kind, begin: Callable[[str], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        return self._execution.waiting_step(self._execution.key(name), kind, begin)
 
     def _child(
         self,

@@ -119,7 +119,7 @@ async def once(
                 raise explained from error
             raise
         execution.check_storing()
-        await execution.append(Draft("step:complete", key, text, value, started_at, clock.now()))
+        await execution.append(Draft("step:complete", key, text, value, started_at, clock.now(), kind="run"))
     except asyncio.CancelledError:
         execution.tell_of_cancellation(key)
         raise
@@ -164,5 +164,5 @@ async def _store_try(
     now = environment.clock.now()
     until = now + round(retry.delay(attempt, environment.random) * 1000)
     detail = {**failures.dump(error), "attempt": attempt, "until": until}
-    await execution.append(Draft("step:retry", key, codec.encode(detail), detail, started_at, now))
+    await execution.append(Draft("step:retry", key, codec.encode(detail), detail, started_at, now, kind="run"))
     return TryAgain(until)

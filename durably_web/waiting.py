@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from durably_web import codec
 from durably_web.errors import SignalTimeout
 from durably_web.journal import Draft
+from durably_web.records import Kind
 from durably_web.store import operations
 from durably_web.store.operations import OpenSignal
 from durably_web.waits import Wait
@@ -25,7 +26,7 @@ async def sleep(execution: Execution, key: str, moment: Callable[[int], int]) ->
     else:
         until, started_at = moment(now), now
         if until > now:
-            execution.journal.note(_wait_entry(key, {"until": until}, now))
+            execution.journal.note(_wait_entry(key, {"until": until}, now, "sleep"))
     await execution.until(until)
     await _complete(execution, key, None, started_at)
 
@@ -47,11 +48,11 @@ async def wait_for_signal(execution: Execution, key: str, name: str, timeout: in
             return value
         if deadline is not None and execution.environment.clock.now() >= deadline:
             error = SignalTimeout(f"no signal {name!r} came within {(deadline - started_at) / 1000:g} s")
-            await execution.store_failure(key, error, started_at)
+            await execution.store_failure(key, error, started_at, kind="signal")
             raise error
         if not noted:
             noted = True
-            execution.journal.note(_wait_entry(key, {"signal": name, "until": deadline}, started_at))
+            execution.journal.note(_wait_entry(key, {"signal": name, "until": deadline}, started_at, "signal"))
         await execution.park(Wait(deadline, signal=name))
 
 
@@ -78,10 +79,11 @@ async def _complete(
         return operations.take_signal(lease.run_id, lease.generation, number, key, signal.number)
 
     now = execution.environment.clock.now()
-    await execution.append(
-        Draft("step:complete", key, text, value, started_at, now, effects if signal is not None else None)
-    )
+    draft = Draft("step:complete", key, text, value, started_at, now, kind="sleep")
+    if signal is not None:
+        draft.effects, draft.kind = effects, "signal"
+    await execution.append(draft)
 
 
-def _wait_entry(key: str, detail: dict[str, Any], now: int) -> Draft:
-    return Draft("step:wait", key, codec.encode(detail), detail, now, now)
+def _wait_entry(key: str, detail: dict[str, Any], now: int, kind: Kind) -> Draft:
+    return Draft("step:wait", key, codec.encode(detail), detail, now, now, kind=kind)

@@ -16,6 +16,7 @@ from durably_web.cli.asking import Json, RunId, ask, run_of
 from durably_web.cli.choosing import JobName, Labels, Statuses, choice
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text
+from durably_web.cli.exporting import export
 from durably_web.cli.tail import tail
 from durably_web.cli.times import readable, relative, until, when
 from durably_web.engine import Durably
@@ -106,6 +107,7 @@ def logs(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) 
 
 for command in (tail, *COMMANDS):
     app.command()(command)
+app.command()(export)
 
 
 # -- one run -----------------------------------------------------------------------------------------------

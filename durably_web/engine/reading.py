@@ -114,6 +114,19 @@ class Reading(Base):
         """What a run has logged, in order. Empty for an unknown id."""
         return await self._store.read(operations.get_logs(run_id))
 
+    async def export_run(self, run_id: str) -> dict[str, Any]:
+        """Everything that is stored of a run, of one moment, as plain JSON: `docs/export.md` says what is in it.
+
+        Values are readable, also where the database has them sealed. For `durably-web verify`. Raises `NotFound`.
+        """
+        # Not at the top: in a browser each module costs a millisecond at the start.
+        from durably_web.export import exported
+
+        whole = await self._store.read(operations.get_whole(run_id))
+        if whole is None:
+            raise no_run(run_id)
+        return exported(whole, self._codec)
+
     async def stats(self) -> Stats:
         """How many runs there are by status and job, which jobs are paused, and whether the disk is full. Counts all
         runs there are."""

@@ -10,6 +10,7 @@ from durably_web.events import Event, EventType
 from durably_web.records import (
     TERMINAL,
     FailedAttempt,
+    Kind,
     LogEntry,
     Progress,
     Run,
@@ -56,6 +57,7 @@ class StoredEntry(NamedTuple):
     data: str | None
     created_at: int
     calls: int | None = None
+    kind: Kind | None = None
 
 
 def lease(row: Row, entries: list[StoredEntry]) -> Lease:

@@ -53,6 +53,7 @@ SUITES = (
     "children",
     "parallel",
     "replay_order",
+    "exported",
     "flow",
     "requests",
     "repeated",

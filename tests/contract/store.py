@@ -63,6 +63,7 @@ REPEATED = (
     "delete_runs",
     "get_run",
     "get_steps",
+    "get_whole",
     "get_logs",
     "read_events",
 )

@@ -281,6 +281,7 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     ],
     "find_runs": [lambda: operations.find_runs(Filter(), 10), lambda: operations.find_runs(ALL_FILTERS, 3)],
     "get_steps": [lambda: operations.get_steps("completed", CODEC), lambda: operations.get_steps("none", CODEC)],
+    "get_whole": [lambda: operations.get_whole("completed"), lambda: operations.get_whole("none")],
     "get_logs": [lambda: operations.get_logs("completed")],
     "read_events": [
         lambda: operations.read_events(None, 0, 10, CODEC),

@@ -4,6 +4,9 @@
 while the steps of a run that has failed or was cancelled are undone, and says how it will end. `schedule` and
 `scheduled_at` are the schedule that asked for a run, and the tick; a run that was asked for by hand has no tick.
 
+`restarted` is the number of the entry that tells of the last restart; what was stored before it counts no more. `kind`
+is what a step is: `run`, `sleep`, `signal`, `call` or `trigger`, and `NULL` in entries from before.
+
 `durably_undos` lists the steps that have a result and can be undone, oldest first by `number`, their journal entry's.
 
 Every lease ends here, and nobody who holds one can store anything more: an older version of the code would not know
@@ -12,9 +15,11 @@ what to do about the rest.
 
 COLUMNS = (
     "ALTER TABLE durably_runs ADD COLUMN code TEXT",
+    "ALTER TABLE durably_runs ADD COLUMN restarted INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE durably_runs ADD COLUMN undoing TEXT",
     "ALTER TABLE durably_runs ADD COLUMN schedule TEXT",
     "ALTER TABLE durably_runs ADD COLUMN scheduled_at INTEGER",
+    "ALTER TABLE durably_journal ADD COLUMN kind TEXT",
 )
 
 # One run for each tick, whoever asks for it and however often.

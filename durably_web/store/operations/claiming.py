@@ -157,7 +157,7 @@ ORDER BY r.priority DESC, r.run_at, r.id
 # What a replay needs, in one range scan for each run. Not a join: ordered by run, SQLite would walk through every
 # run there ever was to spare itself a sort.
 SELECT_CLAIMED_ENTRIES: LiteralString = f"""
-SELECT run_id, type, step_name, data, created_at, calls FROM durably_journal
+SELECT run_id, type, step_name, data, created_at, calls, kind FROM durably_journal
 WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR forked_from IS NOT NULL))
   AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry')
 ORDER BY run_id, number

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
-from durably_web.records import Status
+from durably_web.records import Kind, Status
 from durably_web.store.batch import Operation, Rows, Value
 from durably_web.store.operations.building import ACTIVE, AWAITS, NO_LEASE, nothing, operation, texts
 from durably_web.store.operations.triggering import (
@@ -21,8 +21,8 @@ from durably_web.store.operations.triggering import (
 # Returns its seq on every send, and no row when the fence does not hold. The entry before it must be there: when a
 # write of the owner did not arrive, none that it sent behind it may leave a gap.
 INSERT_ENTRY: LiteralString = """
-INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls)
-SELECT id, ?, generation, ?, ?, ?, ?, ?, ? FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased'
+INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls, kind)
+SELECT id, ?, generation, ?, ?, ?, ?, ?, ?, ? FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased'
 AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
@@ -140,8 +140,8 @@ _Statement = tuple[LiteralString, tuple[Value, ...]]
 class Entry(NamedTuple):
     """A journal entry that a worker writes; `number` is its place in the run.
 
-    `calls`, with the outcome of a step, is how many steps the job had called by then. `effects` are statements of the
-    same transaction that hold only together with it.
+    `calls`, with the outcome of a step, is how many steps the job had called by then; `kind` is what the step is.
+    `effects` are statements of the same transaction that hold only together with it.
     """
 
     number: int
@@ -152,6 +152,7 @@ class Entry(NamedTuple):
     created_at: int
     effects: tuple[_Statement, ...] = ()
     calls: int | None = None
+    kind: Kind | None = None
 
 
 def take_signal(run_id: str, generation: int, number: int, step_name: str, signal: int) -> tuple[_Statement, ...]:
@@ -172,7 +173,8 @@ def create_child(run_id: str, generation: int, number: int, step_name: str, chil
 
 def _writing(run_id: str, generation: int, entries: Sequence[Entry], progress: str | None) -> list[_Statement]:
     statements: list[_Statement] = [
-        (INSERT_ENTRY, (*entry[:6], entry.calls, run_id, generation, run_id, entry[0] - 1)) for entry in entries
+        (INSERT_ENTRY, (*entry[:6], entry.calls, entry.kind, run_id, generation, run_id, entry[0] - 1))
+        for entry in entries
     ]
     if progress is not None:
         statements.append((UPDATE_PROGRESS, (progress, *_fence(run_id, generation, entries))))

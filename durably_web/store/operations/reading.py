@@ -9,7 +9,7 @@ from durably_web.codec import Codec
 from durably_web.events import Event
 from durably_web.records import LogEntry, Run, Stats, StepRecord
 from durably_web.store import rows
-from durably_web.store.batch import Operation, Rows, Value
+from durably_web.store.batch import Operation, Row, Rows, Value
 from durably_web.store.operations.building import operation, parts_of, texts
 
 SELECT_RUNS: LiteralString = """
@@ -19,6 +19,25 @@ SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progr
        (SELECT count(DISTINCT step_name) FROM durably_journal WHERE run_id = r.id AND type = 'step:complete')
 FROM durably_runs r
 """
+
+# In the order in which `export` reads them.
+SELECT_WHOLE_RUN: LiteralString = """
+SELECT id, job_name, status, input, output, error, labels, progress, attempt, idempotency_key, concurrency_key,
+       priority, run_at, created_at, started_at, completed_at, wake_at, generation, crashes, paused, awaits,
+       parent_run_id, forked_from, code, restarted, undoing, schedule, scheduled_at
+FROM durably_runs WHERE id = ?
+"""
+
+SELECT_WHOLE_JOURNAL: LiteralString = """
+SELECT number, generation, type, step_name, kind, data, started_at, created_at, calls, request_id
+FROM durably_journal WHERE run_id = ? ORDER BY number
+"""
+
+SELECT_WHOLE_SIGNALS: LiteralString = """
+SELECT number, name, payload, created_at, request_id, step_name FROM durably_signals WHERE run_id = ? ORDER BY number
+"""
+
+SELECT_WHOLE_UNDOS: LiteralString = "SELECT number, step_name FROM durably_undos WHERE run_id = ? ORDER BY number"
 
 SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
@@ -147,6 +166,28 @@ def get_steps(run_id: str, codec: Codec) -> Operation[list[StepRecord]]:
 def get_logs(run_id: str) -> Operation[list[LogEntry]]:
     return operation(
         "get_logs", "read", lambda results: [rows.log(row) for row in results[0]], (SELECT_LOGS, (run_id,))
+    )
+
+
+class Whole(NamedTuple):
+    """Everything that is stored of a run, as it stands in the tables."""
+
+    run: Row
+    journal: Rows
+    signals: Rows
+    undos: Rows
+
+
+def get_whole(run_id: str) -> Operation[Whole | None]:
+    """Everything that is stored of a run, of one moment; `None` for an unknown id."""
+    return operation(
+        "get_whole",
+        "read",
+        lambda results: Whole(results[0][0], *results[1:]) if results[0] else None,
+        (SELECT_WHOLE_RUN, (run_id,)),
+        (SELECT_WHOLE_JOURNAL, (run_id,)),
+        (SELECT_WHOLE_SIGNALS, (run_id,)),
+        (SELECT_WHOLE_UNDOS, (run_id,)),
     )
 
 

@@ -144,8 +144,8 @@ ON CONFLICT DO NOTHING
 
 # Once, while the new run has nothing but its trigger.
 COPY_RESULTS: LiteralString = """
-INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls)
-SELECT ?, 1 + row_number() OVER (ORDER BY number), 0, type, step_name, data, started_at, created_at, calls
+INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls, kind)
+SELECT ?, 1 + row_number() OVER (ORDER BY number), 0, type, step_name, data, started_at, created_at, calls, kind
 FROM durably_journal
 WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL
   AND number < coalesce((SELECT min(j.number) FROM durably_journal j

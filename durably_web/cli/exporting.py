@@ -1,0 +1,36 @@
+"""`durably-web runs export`: a run as a file, for `durably-web verify` and for whoever wants to read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from durably_web.cli.asking import RunId, ask
+from durably_web.cli.database import DEFAULT, DatabaseOption
+from durably_web.cli.mistakes import Mistake
+from durably_web.engine import Durably
+
+
+def export(
+    run_id: RunId,
+    database: DatabaseOption = DEFAULT,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there; otherwise it is printed.")
+    ] = None,
+) -> None:
+    """Export all that is stored of a run, as JSON: for `durably-web verify`."""
+
+    async def read(durably: Durably) -> dict[str, Any]:
+        return await durably.export_run(run_id)
+
+    text = json.dumps(ask(database, read), indent=1) + "\n"
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        raise Mistake(f"{output} cannot be written: {error.strerror}") from None
