@@ -28,7 +28,12 @@ def output_text(execution: Execution, output: object) -> str:
 
 
 async def complete(execution: Execution, output: str) -> Ending:
-    await _finish(execution, "completed", output, None, _entry(execution, "run:complete", None))
+    last = _entry(execution, "run:complete", None)
+    if execution.undos or execution.lease.has_undos:
+        from durably_web.undoing import dropping
+
+        last.effects = dropping(execution.lease)
+    await _finish(execution, "completed", output, None, last)
     return "completed"
 
 
@@ -48,14 +53,34 @@ async def fail(execution: Execution, error: BaseException) -> Ending:
     from durably_web.redaction import redacted_trace
 
     detail = {"error": text, "traceback": redacted_trace(traceback.format_exception(error))}
-    await _finish(execution, "failed", None, text, _entry(execution, "run:fail", detail, execution.step_of(error)))
-    return "failed"
+    return await _fail(execution, detail, execution.step_of(error))
 
 
 async def fail_for(execution: Execution, error: str) -> Ending:
     """What ends the run is not an exception of its own."""
-    await _finish(execution, "failed", None, error, _entry(execution, "run:fail", {"error": error}))
+    return await _fail(execution, {"error": error}, None)
+
+
+async def _fail(execution: Execution, detail: dict[str, Any], step_name: str | None) -> Ending:
+    if execution.undos or execution.lease.has_undos:
+        # Not at the top: few jobs have steps that can be undone.
+        from durably_web.undoing import undo_first
+
+        ending = await undo_first(execution, detail, step_name)
+        if ending is not None:
+            return ending
+    await end_failed(execution, detail, step_name)
     return "failed"
+
+
+async def end_failed(execution: Execution, detail: dict[str, Any], step_name: str | None) -> None:
+    await _finish(execution, "failed", None, detail["error"], _entry(execution, "run:fail", detail, step_name))
+
+
+async def end_cancelled(execution: Execution, error: str | None) -> None:
+    """`error` tells of steps that could not be undone."""
+    detail = None if error is None else {"error": error}
+    await _finish(execution, "cancelled", None, error, _entry(execution, "run:cancel", detail))
 
 
 async def give_back(execution: Execution, awaited: Awaited | None) -> Ending:
@@ -98,7 +123,11 @@ async def _retry(execution: Execution, error: str, retry: Retry, attempt: int) -
 
 
 async def _finish(
-    execution: Execution, status: Literal["completed", "failed"], output: str | None, error: str | None, last: Draft
+    execution: Execution,
+    status: Literal["completed", "failed", "cancelled"],
+    output: str | None,
+    error: str | None,
+    last: Draft,
 ) -> None:
     execution.finishing = True
     await execution.journal.finish(status, output, error, last)

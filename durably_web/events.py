@@ -24,6 +24,7 @@ EventType = Literal[
     "run:resume",
     "run:progress",
     "run:retry",
+    "run:undo",
     "run:complete",
     "run:fail",
     "run:cancel",
@@ -78,6 +79,7 @@ class Event(NamedTuple):
     until: Instant | None = None
     waits_for: str | None = None
     reason: str | None = None
+    undoing: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -107,6 +109,7 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "run:waiting": (("waits_for", "waitsFor"),),
     "run:coalesced": (("input", "input"),),
     "run:retry": (("error", "error"), ("attempt", "attempt")),
+    "run:undo": (("undoing", "undoing"), ("error", "error"), ("step_name", "failedStepName")),
     "run:complete": (("output", "output"),),
     "run:fail": (("error", "error"), ("step_name", "failedStepName")),
     "step:start": (("step_name", "stepName"),),

@@ -32,11 +32,12 @@ from durably_web.waits import WAITS, Wait, Waits
 
 if TYPE_CHECKING:
     from durably_web.deadline import Deadline
+    from durably_web.undoing import Undo
 
 T = TypeVar("T")
 
 # Not the job's own failures. A browser has no process that `sys.exit()` could end: there it fails the run.
-_ENDS_PROCESS = (KeyboardInterrupt, GeneratorExit, *([] if sys.platform == "emscripten" else [SystemExit]))
+ENDS_PROCESS = (KeyboardInterrupt, GeneratorExit, *([] if sys.platform == "emscripten" else [SystemExit]))
 
 
 class Execution(Replaying):
@@ -68,6 +69,9 @@ class Execution(Replaying):
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.
         self.taken: set[int] = set()
+        # How steps that were asked for can be undone, by key; and who does it, once that has begun.
+        self.undos: dict[str, Undo] = {}
+        self.heir: Execution | None = None
         self._stopping = False
         self._told_to_stop = False
         self.finishing = False
@@ -93,6 +97,11 @@ class Execution(Replaying):
         try:
             # It may have been ended before it began.
             self.check()
+            if self.lease.undoing is not None:
+                # Not at the top: few runs are undone, and in a browser each module costs a millisecond at the start.
+                from durably_web.undoing import go_on_undoing
+
+                return await go_on_undoing(self)
             if self.lease.crashes > self.job.options.max_attempts:
                 return await fail_for(
                     self,
@@ -104,7 +113,7 @@ class Execution(Replaying):
                 self.check()
             try:
                 text = await self._call_job()
-            except _ENDS_PROCESS:
+            except ENDS_PROCESS:
                 raise
             except BaseException as error:
                 self.check()
@@ -140,7 +149,9 @@ class Execution(Replaying):
 
     def end(self, reason: ControlFlow) -> None:
         """End it from outside: at its next await, and at the latest at its next step."""
-        if self._ending is None:
+        if self.heir is not None:
+            self.heir.end(reason)
+        elif self._ending is None:
             self._ending = reason
             # Its own task is told by raising instead: a cancellation would hit the writes of its end.
             # A write of the end is fenced, and is not interrupted either.
@@ -149,6 +160,8 @@ class Execution(Replaying):
 
     def stop(self) -> None:
         """Finish the steps that are executing, then give the lease back."""
+        if self.heir is not None:
+            return self.heir.stop()
         self._stopping = self._told_to_stop = True
         if not self._executing:
             self.end(RunSuspended())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from durably_web import codec
-from durably_web.records import Kind
+from durably_web.records import Kind, undone_by
 from durably_web.store.rows import StoredEntry
 
 
@@ -27,23 +27,28 @@ class Begun(NamedTuple):
 class History:
     """Outcomes of steps, tries that failed, and waits that have begun, each by the step's key.
 
-    A failure counts until the run is retried. `run_tries` are the failures of the run itself since somebody asked
-    for it.
+    A failure counts until the run is retried, and a result until it is undone. `run_tries` are the failures of the run
+    itself since somebody asked for it; `undo` is the entry with which its last undo began, and `undone` counts by step
+    how often it was undone.
     """
 
-    __slots__ = ("outcomes", "run_tries", "tries", "waits")
+    __slots__ = ("outcomes", "run_tries", "tries", "undo", "undone", "waits")
 
     def __init__(self, entries: list[StoredEntry]) -> None:
         self.outcomes: dict[str, StoredEntry] = {}
         self.tries: dict[str, Tries] = {}
         self.waits: dict[str, Begun] = {}
         self.run_tries = 0
+        self.undo: StoredEntry | None = None
+        self.undone: dict[str, int] = {}
         for entry in entries:
             # By far the most.
             if entry.type == "step:complete" and entry.step_name is not None:
                 self.outcomes[entry.step_name] = entry
             else:
                 self._add(entry)
+        if self.undo is not None:
+            self._leave_out_undone(entries)
 
     def begun_as(self, key: str) -> Kind | None:
         """What a step is that has begun and has no outcome yet."""
@@ -70,6 +75,8 @@ class History:
             self.run_tries = 0 if entry.data is None else codec.decode(entry.data)["attempt"]
             if entry.data is None:
                 self.waits = {name: begun for name, begun in self.waits.items() if "signal" not in begun.detail}
+        elif entry.type == "run:undo":
+            self.undo = entry
         elif key is None or entry.type == "log:write":
             return
         elif entry.type == "step:fail":
@@ -81,3 +88,19 @@ class History:
             self.waits.pop(key, None)
         elif entry.type == "step:wait":
             self.waits[key] = Begun(codec.decode(entry.data or "{}"), entry.created_at)
+
+    def _leave_out_undone(self, entries: list[StoredEntry]) -> None:
+        """What was done again stands where it was done last."""
+        outcomes: dict[str, StoredEntry] = {}
+        for entry in entries:
+            key = entry.step_name or ""
+            if entry.type == "step:complete":
+                undone = undone_by(key)
+                outcomes.pop(key if undone is None else undone, None)
+                if undone is None:
+                    outcomes[key] = entry
+                else:
+                    self.undone[undone] = self.undone.get(undone, 0) + 1
+            elif self.outcomes.get(key) is entry:
+                outcomes[key] = entry
+        self.outcomes = outcomes

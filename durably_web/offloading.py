@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from durably_web import calls, failures
 from durably_web.clock import Clock
-from durably_web.context import current_run, current_step, key_of
+from durably_web.context import current_run, current_step, given_key, key_of
 from durably_web.errors import InvalidInput, NotSerializable, OffloadFailed
 from durably_web.pickling import Buffer, Foreign, pack, unpack
 
@@ -118,7 +118,9 @@ class Offloader:
         place = place_of(fn, what)
         try:
             parts = [
-                self._pool.part(json.dumps([*place, key_of(current_run.get(), current_step.get())]).encode()),
+                self._pool.part(
+                    json.dumps([*place, given_key.get() or key_of(current_run.get(), current_step.get())]).encode()
+                ),
                 *pack(args, self._pool.part),
             ]
         except Exception as error:

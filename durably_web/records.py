@@ -19,6 +19,18 @@ STATUSES: tuple[Status, ...] = ("pending", "leased", "waiting", "completed", "fa
 
 Instant = datetime.datetime
 
+_UNDO = "#undo"
+
+
+def undo_of(step_name: str) -> str:
+    """The name of the step that undoes another one."""
+    return step_name + _UNDO
+
+
+def undone_by(step_name: str) -> str | None:
+    """The step that one of this name undoes, if that is what it does. Jobs give no such names."""
+    return step_name.removesuffix(_UNDO) if step_name.endswith(_UNDO) else None
+
 
 def instant(milliseconds: int) -> Instant:
     """An aware UTC datetime of milliseconds since the epoch."""
@@ -139,11 +151,12 @@ class StepRecord(NamedTuple):
     """A step of which something is stored.
 
     `attempt` is the number of the try that gave the outcome, or that comes next; `attempts` are all that failed.
-    `until` is when a step that is `"retrying"` or `"waiting"` goes on by time.
+    `until` is when a step that is `"retrying"` or `"waiting"` goes on by time. `"undone"` has been completed, and
+    `save#undo`, a step too, has taken that back.
     """
 
     name: str
-    status: Literal["completed", "failed", "retrying", "waiting"]
+    status: Literal["completed", "failed", "retrying", "waiting", "undone"]
     output: Any
     error: str | None
     attempt: int

@@ -55,6 +55,7 @@ class Step:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         offload: bool = False,
+        undo: Callable[[T], object] | None = None,
     ) -> Coroutine[Any, Any, T]: ...
 
     @overload
@@ -67,6 +68,7 @@ class Step:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         offload: bool = False,
+        undo: Callable[[T], object] | None = None,
     ) -> Coroutine[Any, Any, T]: ...
 
     def run(
@@ -78,6 +80,7 @@ class Step:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         offload: bool = False,
+        undo: Callable[[Any], object] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Run `fn(*args)` once, ever, and give its result.
 
@@ -97,11 +100,19 @@ class Step:
         When its time is over, or its run is cancelled, the process or worker is ended, whatever it does; waiting for
         a free one and its start are not counted. `OffloadFailed` when it dies.
 
+        With `undo`, the result is given to `undo(result)` when the run fails for good or is cancelled; those of all
+        steps that have a result, the last one first. Each is a step of its own, `save#undo`, with the policies of
+        the step, and the run ends when all are done. A step that fails is not undone.
+
         Raises `NotSerializable` when the result cannot be stored. A crash between the end of `fn` and the
         commit runs `fn` again: make its effects safe to repeat.
         """
-        if retry is None and timeout is None and not offload:
+        if retry is None and timeout is None and not offload and undo is None:
             return self._execution.step(name, fn, args)
+        if undo is not None:
+            from durably_web.undoing import undoable
+
+            return undoable(self._execution, name, fn, args, _policies(name, fn, retry, timeout, offload), undo)
         return self._execution.step(name, fn, args, *_policies(name, fn, retry, timeout, offload))
 
     @overload
@@ -116,6 +127,7 @@ class Step:
         timeout: Duration | None = None,
         offload: bool = False,
         return_exceptions: bool = False,
+        undo: Callable[[T], object] | None = None,
     ) -> Coroutine[Any, Any, list[T]]: ...
 
     @overload
@@ -130,6 +142,7 @@ class Step:
         timeout: Duration | None = None,
         offload: bool = False,
         return_exceptions: bool = False,
+        undo: Callable[[T], object] | None = None,
     ) -> Coroutine[Any, Any, list[T]]: ...
 
     def map(
@@ -143,6 +156,7 @@ class Step:
         timeout: Duration | None = None,
         offload: bool = False,
         return_exceptions: bool = False,
+        undo: Callable[[Any], object] | None = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Run `fn(item)` for each item as a step of its own, `name[0]`, `name[1]`, …, at most `concurrency` at once.
 
@@ -156,6 +170,11 @@ class Step:
         policies = _policies(name, fn, retry, timeout, offload)
         # All of them now, so that the names are counted in the order of the calls.
         keys = [(self._execution.key(f"{name}[{index}]"), item) for index, item in enumerate(items)]
+        if undo is not None:
+            from durably_web.undoing import keep
+
+            for key, _ in keys:
+                keep(self._execution, key, fn, policies, undo)
         return self._map(keys, fn, policies, concurrency, return_exceptions)
 
     async def _map(

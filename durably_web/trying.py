@@ -119,7 +119,9 @@ async def once(
                 raise explained from error
             raise
         execution.check_storing()
-        await execution.append(Draft("step:complete", key, text, value, started_at, clock.now(), kind="run"))
+        undo = execution.undos.get(key) if execution.undos else None
+        effects = None if undo is None else undo.effects
+        await execution.append(Draft("step:complete", key, text, value, started_at, clock.now(), effects, kind="run"))
     except asyncio.CancelledError:
         execution.tell_of_cancellation(key)
         raise

@@ -35,6 +35,7 @@ export const EVENT_TYPES = [
   "run:resume",
   "run:progress",
   "run:retry",
+  "run:undo",
   "run:complete",
   "run:fail",
   "run:cancel",

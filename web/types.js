@@ -192,7 +192,7 @@
 /**
  * @typedef {object} Step
  * @property {string} name
- * @property {"completed" | "failed" | "retrying" | "waiting"} status
+ * @property {"completed" | "failed" | "retrying" | "waiting" | "undone"} status
  * @property {any} output
  * @property {string | null} error
  * @property {number} attempt  The try that gave the outcome, or that comes next.
@@ -273,6 +273,7 @@
  *   ["run:resume"]: {},
  *   ["run:progress"]: {progress: Progress},
  *   ["run:retry"]: {error: string | null, attempt: number | null, until?: string},
+ *   ["run:undo"]: {undoing: "failed" | "cancelled", error: string | null, failedStepName: string | null},
  *   ["run:complete"]: {output: any, duration?: number},
  *   ["run:fail"]: {error: string, failedStepName: string | null, duration?: number},
  *   ["run:cancel"]: {},

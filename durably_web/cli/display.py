@@ -26,6 +26,7 @@ _STATUS_STYLES = {
     "pending": "yellow",
     "waiting": "blue",
     "retrying": "yellow",
+    "undone": "yellow",
 }
 
 

@@ -21,6 +21,7 @@ _STYLES = {
     "run:cancel": "red",
     "step:fail": "red",
     "run:retry": "yellow",
+    "run:undo": "yellow",
     "step:retry": "yellow",
     "run:waiting": "blue",
     "step:wait": "blue",

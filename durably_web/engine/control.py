@@ -13,7 +13,7 @@ from durably_web.errors import Conflict, InvalidInput, NotFound
 from durably_web.events import Event
 from durably_web.handle import RunHandle
 from durably_web.jobs import Job
-from durably_web.records import Status, instant
+from durably_web.records import instant
 from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.changes import RUNNABLE, end_of
@@ -41,13 +41,16 @@ class Control(Triggering):
         """End a run that is not terminal, and all that it has started; no step of them begins any more.
 
         An async step ends at its next await; a sync one runs on in its thread, and its result is dropped: it can
-        ask `durably_web.cancelled()`. Raises `NotFound`, or `Conflict` for a terminal run.
+        ask `durably_web.cancelled()`. Where steps have an `undo`, they are undone first, and the run is `"cancelled"`
+        when that is done; until then it is active, and `undoing`. Raises `NotFound`, or `Conflict` for a run that is
+        terminal or being undone.
         """
         _check(await self._cancel([run_id], self._request_id(request_id)), run_id, "cancelled")
 
     async def retry(self, run_id: str, *, request_id: str | None = None) -> None:
         """Let the same failed or cancelled run go on from its first step without a stored result.
 
+        Steps that were undone have none any more: they are executed again.
         Raises `NotFound`, or `Conflict` for any other run.
         """
         _check(await self._retry([run_id], self._request_id(request_id)), run_id, "retried")
@@ -199,7 +202,8 @@ class Control(Triggering):
             limit = None if limit is None else limit - len(page)
 
     async def _cancel(self, run_ids: list[str], request_id: str) -> Outcome:
-        outcome = await self._request(operations.cancel, run_ids, request_id, "run:cancel")
+        # An entry of one or the other type.
+        outcome = await self._request(operations.cancel, run_ids, request_id, "run:cancel", "run:undo")
         for run_id, generation in outcome.generations.items():
             self._worker.interrupt(run_id, generation)
             self._store.changes.notify(end_of(run_id))
@@ -239,12 +243,13 @@ class Control(Triggering):
         operation: Callable[[Sequence[str], str, int], Operation[Outcome]],
         run_ids: list[str],
         request_id: str,
-        event_type: str,
+        *event_types: str,
     ) -> Outcome:
         outcome = await self._store.write(operation(run_ids, request_id, self._clock.now()))
         self._notify()
         for run_id, seq in outcome.changed.items():
-            await self._tell_of(run_id, event_type, seq)
+            for event_type in event_types:
+                await self._tell_of(run_id, event_type, seq)
         return outcome
 
     async def _handle_of(self, new_id: str, source_id: str, copied: Copied) -> RunHandle[Any]:
@@ -296,7 +301,7 @@ def _check_switched(switched: Switched, run_id: str, done: str) -> None:
         _refuse(switched.statuses.get(run_id), run_id, done)
 
 
-def _refuse(status: Status | None, run_id: str, done: str) -> None:
+def _refuse(status: str | None, run_id: str, done: str) -> None:
     if status is None:
         raise no_run(run_id)
     raise Conflict(f"run {run_id} is {status}, so it cannot be {done}")

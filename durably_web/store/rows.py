@@ -18,6 +18,8 @@ from durably_web.records import (
     StepRecord,
     Undoing,
     instant,
+    undo_of,
+    undone_by,
 )
 from durably_web.store.batch import Row, Rows
 
@@ -27,7 +29,7 @@ class Lease(NamedTuple):
 
     `number` is the run's last journal entry; `entries` are the stored ones that a replay needs, oldest first.
     `crashes` counts the workers that died under the run since it last stored a step. `code` is the fingerprint of
-    the code that it was last executed with.
+    the code that it was last executed with. `has_undos`: earlier executions have stored steps that can be undone.
     """
 
     run_id: str
@@ -47,6 +49,7 @@ class Lease(NamedTuple):
     number: int
     seq: int
     entries: list[StoredEntry]
+    has_undos: bool = False
 
 
 class StoredEntry(NamedTuple):
@@ -61,7 +64,7 @@ class StoredEntry(NamedTuple):
 
 
 def lease(row: Row, entries: list[StoredEntry]) -> Lease:
-    given: list[Any] = [*row, entries]
+    given: list[Any] = [*row[:-1], entries, bool(row[-1])]
     given[3] = details.decode(given[3])
     return Lease._make(given)
 
@@ -134,6 +137,12 @@ def steps(rows: Rows, codec: Codec) -> list[StepRecord]:
             if earlier is not None and earlier.status == "waiting":
                 begun = earlier.started_at
             records[name] = StepRecord(name, "completed", output, None, attempt, begun, ended, failed)
+            undone = undone_by(name)
+            if undone is None:
+                # Of what is done anew, an undo is none any more.
+                records.pop(undo_of(name), None)
+            elif undone in records:
+                records[undone] = records[undone]._replace(status="undone")
             continue
         detail = details.decode(data)
         until = instant(detail["until"]) if detail.get("until") is not None else None
@@ -220,6 +229,11 @@ def entry_event(
             return event._replace(output=value)
         case "run:fail":
             return event._replace(error=detail["error"], traceback=detail.get("traceback"))
+        case "run:undo":
+            error, trace = detail.get("error"), detail.get("traceback")
+            return event._replace(undoing=detail["undoing"], error=error, traceback=trace)
+        case "run:cancel" if detail is not None:
+            return event._replace(error=detail["error"])
         case "step:complete":
             return event._replace(output=detail)
         case "step:fail" | "step:retry" | "step:wait" | "run:waiting" | "run:retry" if detail is not None:

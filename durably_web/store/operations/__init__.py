@@ -7,6 +7,8 @@ atomic and safe to send twice.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from durably_web.store.operations.claiming import (
     Claimed,
     JobLimits,
@@ -57,6 +59,9 @@ from durably_web.store.operations.triggering import (
     trigger,
     trigger_many,
 )
+
+if TYPE_CHECKING:
+    from durably_web.store.operations.undoing import undos_of
 
 __all__ = [
     "Answered",
@@ -117,6 +122,16 @@ __all__ = [
     "take_signal",
     "trigger",
     "trigger_many",
+    "undos_of",
     "wake_for_network",
     "write_entries",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Few need it, and in a browser each module costs a millisecond at the start.
+    if name == "undos_of":
+        from durably_web.store.operations.undoing import undos_of
+
+        return undos_of
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

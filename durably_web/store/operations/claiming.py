@@ -149,7 +149,8 @@ SELECT_CLAIMED: LiteralString = f"""
 SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_at, r.crashes, r.parent_run_id,
        r.concurrency_key, r.code, r.undoing, r.schedule, r.scheduled_at,
        (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
-       (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq
+       (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq,
+       r.attempt > 1 AND EXISTS (SELECT 1 FROM durably_undos WHERE run_id = r.id)
 FROM durably_runs r WHERE {_MINE}
 ORDER BY r.priority DESC, r.run_at, r.id
 """
@@ -159,7 +160,7 @@ ORDER BY r.priority DESC, r.run_at, r.id
 SELECT_CLAIMED_ENTRIES: LiteralString = f"""
 SELECT run_id, type, step_name, data, created_at, calls, kind FROM durably_journal
 WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR forked_from IS NOT NULL))
-  AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry')
+  AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry', 'run:undo')
 ORDER BY run_id, number
 """
 

@@ -36,7 +36,7 @@ AND EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ?)
 UPDATE_PROGRESS: LiteralString = f"UPDATE durably_runs SET progress = ? WHERE {_FENCE}"
 
 FINISH_RUN: LiteralString = f"""
-UPDATE durably_runs SET status = ?, output = ?, error = ?, completed_at = ?, holds_key = 0, {NO_LEASE}
+UPDATE durably_runs SET status = ?, output = ?, error = ?, completed_at = ?, holds_key = 0, undoing = NULL, {NO_LEASE}
 WHERE {_FENCE}
 """
 
@@ -104,18 +104,18 @@ SELECT seq, type FROM durably_journal WHERE run_id = ? AND number BETWEEN ? AND 
 """
 
 # What comes with an entry, comes only with it.
-_WITH_ENTRY: LiteralString = """
+WITH_ENTRY: LiteralString = """
 EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ? AND generation = ? AND step_name = ?)
 """
 
 TAKE_SIGNAL: LiteralString = (
-    f"UPDATE durably_signals SET step_name = ? WHERE run_id = ? AND number = ? AND {_WITH_ENTRY}"
+    f"UPDATE durably_signals SET step_name = ? WHERE run_id = ? AND number = ? AND {WITH_ENTRY}"
 )
 
 INSERT_CHILD: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at,
                           concurrency_key, blocked, parent_run_id)
-SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}, ? WHERE {_WITH_ENTRY}
+SELECT ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, {BLOCKED}, ? WHERE {WITH_ENTRY}
 ON CONFLICT DO NOTHING
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, Literal, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
@@ -43,6 +43,11 @@ WHERE n.concurrency_key = c.concurrency_key AND n.job_name = c.job_name AND n.bl
   AND n.status IN ('pending', 'leased', 'waiting') AND n.paused = 0
 """
 
+# Of a run `c` that is cancelled: nothing of it can be undone, or is being undone; otherwise it ends when that is done.
+_ENDS_NOW: LiteralString = """
+c.undoing IS NULL AND NOT EXISTS (SELECT 1 FROM durably_undos u WHERE u.run_id = c.id)
+"""
+
 # These two are sent first, while the runs are not yet cancelled.
 UNBLOCK_BEHIND: LiteralString = f"""
 {_WITH_FAMILY}
@@ -50,7 +55,7 @@ UPDATE durably_runs SET blocked = 0
 WHERE id IN (
     SELECT ({_NEXT_OF_KEY} AND n.id NOT IN {_FAMILY} ORDER BY n.priority DESC, n.run_at, n.id LIMIT 1)
     FROM durably_runs c
-    WHERE c.id IN {_FAMILY} AND c.concurrency_key IS NOT NULL AND c.blocked = 0
+    WHERE c.id IN {_FAMILY} AND c.concurrency_key IS NOT NULL AND c.blocked = 0 AND {_ENDS_NOW}
       AND c.status IN ('pending', 'leased', 'waiting')
 )
 AND {_FIRST_SEND}
@@ -62,17 +67,21 @@ UPDATE durably_runs SET status = 'pending', wake_at = NULL
 WHERE status = 'waiting' AND EXISTS (
     SELECT 1 FROM durably_runs c, json_each(durably_runs.awaits)
     WHERE c.parent_run_id = durably_runs.id AND c.id IN {_FAMILY}
-      AND c.status IN ('pending', 'leased', 'waiting') AND value = 'run:' || c.id
+      AND c.status IN ('pending', 'leased', 'waiting') AND value = 'run:' || c.id AND {_ENDS_NOW}
 )
 AND id IN (SELECT parent_run_id FROM durably_runs WHERE id IN {_FAMILY} AND parent_run_id IS NOT NULL)
 AND {_FIRST_SEND}
 """
 
+_HAS_UNDOS: LiteralString = "EXISTS (SELECT 1 FROM durably_undos u WHERE u.run_id = durably_runs.id)"
+
 INSERT_CANCEL_ENTRIES: LiteralString = f"""
 {_WITH_FAMILY}
-INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
-SELECT id, {NEXT_NUMBER}, generation, 'run:cancel', ?, ? FROM durably_runs
-WHERE id IN {_FAMILY} AND {ACTIVE} AND {_FIRST_SEND}
+INSERT INTO durably_journal (run_id, number, generation, type, data, created_at, request_id)
+SELECT id, {NEXT_NUMBER}, generation,
+       CASE WHEN {_HAS_UNDOS} THEN 'run:undo' ELSE 'run:cancel' END,
+       CASE WHEN {_HAS_UNDOS} THEN '{{"undoing":"cancelled"}}' END, ?, ?
+FROM durably_runs WHERE id IN {_FAMILY} AND {ACTIVE} AND undoing IS NULL AND {_FIRST_SEND}
 """
 
 _REQUESTED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_id = ?)"
@@ -81,7 +90,13 @@ CANCEL_RUNS: LiteralString = f"""
 UPDATE durably_runs
 SET status = 'cancelled', completed_at = ?, wake_at = NULL, holds_key = 0, blocked = 0,
     paused = 0, {NO_LEASE}
-WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ?
+WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ? AND undoing IS NULL AND NOT {_HAS_UNDOS}
+"""
+
+# Whatever they wait for: they can be claimed at once. Their keys they keep.
+UNDO_RUNS: LiteralString = f"""
+UPDATE durably_runs SET status = 'pending', undoing = 'cancelled', wake_at = NULL, paused = 0, crashes = 0, {NO_LEASE}
+WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ? AND undoing IS NULL AND {_HAS_UNDOS}
 """
 
 INSERT_RETRY_ENTRIES: LiteralString = f"""
@@ -118,13 +133,20 @@ DELETE FROM durably_signals
 WHERE run_id IN {_ASKED} AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
 """
 
+DELETE_UNDOS: LiteralString = f"""
+DELETE FROM durably_undos
+WHERE run_id IN {_ASKED} AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
+"""
+
 DELETE_JOURNALS: LiteralString = f"""
 DELETE FROM durably_journal
 WHERE run_id IN {_ASKED} AND type <> 'run:delete' AND NOT EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = run_id)
 """
 
 SELECT_CHANGED: LiteralString = "SELECT run_id, seq, generation FROM durably_journal WHERE request_id = ? ORDER BY seq"
-SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
+SELECT_STATUSES: LiteralString = f"""
+SELECT id, CASE WHEN undoing IS NULL THEN status ELSE 'being undone' END FROM durably_runs WHERE id IN {_ASKED}
+"""
 
 INSERT_RUN_LIKE: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at)
@@ -137,17 +159,22 @@ INSERT_FORK: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at, forked_from)
 SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?, id
 FROM durably_runs WHERE id = ? AND (? IS NULL OR EXISTS (
-    SELECT 1 FROM durably_journal j WHERE j.run_id = durably_runs.id AND j.step_name = ? AND j.type LIKE 'step:%'))
+    SELECT 1 FROM durably_journal j
+    WHERE j.run_id = durably_runs.id AND j.step_name = ? AND j.type LIKE 'step:%' AND j.step_name NOT LIKE '%#undo'))
   AND {NEVER_USED}
 ON CONFLICT DO NOTHING
 """
 
-# Once, while the new run has nothing but its trigger.
+# Once, while the new run has nothing but its trigger. Of what has been undone there is no result.
 COPY_RESULTS: LiteralString = """
 INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls, kind)
 SELECT ?, 1 + row_number() OVER (ORDER BY number), 0, type, step_name, data, started_at, created_at, calls, kind
 FROM durably_journal
-WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL
+WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL AND step_name NOT LIKE '%#undo'
+  AND (NOT EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND type = 'run:undo') OR NOT EXISTS (
+    SELECT 1 FROM durably_journal u
+    WHERE u.run_id = durably_journal.run_id AND u.number > durably_journal.number AND u.type = 'step:complete'
+      AND u.step_name = durably_journal.step_name || '#undo'))
   AND number < coalesce((SELECT min(j.number) FROM durably_journal j
                          WHERE j.run_id = ? AND j.step_name = ? AND j.type LIKE 'step:%'), 9e18)
   AND (SELECT max(j.number) FROM durably_journal j WHERE j.run_id = ?) = 1
@@ -160,10 +187,10 @@ SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
 class Outcome(NamedTuple):
     """What a request came to, now or when it came first: the runs it changed, each with the seq of its entry and the
-    generation that was then; and the status of each that was asked for and exists."""
+    generation that was then; and the status of each that was asked for and exists, or that it is `being undone`."""
 
     changed: dict[str, int]
-    statuses: dict[str, Status]
+    statuses: dict[str, Status | Literal["being undone"]]
     generations: dict[str, int]
 
 
@@ -171,7 +198,7 @@ def _outcome(results: list[Rows]) -> Outcome:
     entries, statuses = cast("list[list[tuple[Any, ...]]]", results[-2:])
     return Outcome(
         {run_id: seq for run_id, seq, _ in entries},
-        dict(cast("list[tuple[str, Status]]", statuses)),
+        dict(cast("list[tuple[str, Any]]", statuses)),
         {run_id: generation for run_id, _, generation in entries},
     )
 
@@ -179,7 +206,8 @@ def _outcome(results: list[Rows]) -> Outcome:
 def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outcome]:
     """End those of these runs that are not terminal, and all that they have started.
 
-    Their owners' next writes find the lease lost.
+    Those with steps that can be undone become pending, and end when that is done. Their owners' next writes find the
+    lease lost.
     """
     asked = texts(run_ids)
     return operation(
@@ -190,6 +218,7 @@ def cancel(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Outco
         (WAKE_PARENTS, (asked, request_id)),
         (INSERT_CANCEL_ENTRIES, (asked, now, request_id, request_id)),
         (CANCEL_RUNS, (now, request_id, request_id)),
+        (UNDO_RUNS, (request_id, request_id)),
         (SELECT_CHANGED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
     ).freeing()
@@ -222,6 +251,7 @@ def delete_runs(
         (DELETE_LABELS, (asked, limit)),
         (DELETE_RUNS, (asked, limit)),
         (DELETE_SIGNALS, (asked,)),
+        (DELETE_UNDOS, (asked,)),
         (DELETE_JOURNALS, (asked,)),
         (SELECT_CHANGED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
@@ -267,7 +297,7 @@ def fork(run_id: str, source_id: str, from_step: str | None, now: int, origin: s
         (INSERT_FORK, (run_id, now, source_id, from_step, from_step, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
-        (COPY_RESULTS, (run_id, source_id, source_id, from_step, run_id)),
+        (COPY_RESULTS, (run_id, source_id, source_id, source_id, from_step, run_id)),
         (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )
