@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -171,11 +172,12 @@ class Step:
         # All of them now, so that the names are counted in the order of the calls.
         keys = [(self._execution.key(f"{name}[{index}]"), item) for index, item in enumerate(items)]
         if undo is not None:
-            from durably_web.undoing import keep
+            from durably_web.undoing import item, keep
 
             for key, _ in keys:
                 keep(self._execution, key, fn, policies, undo)
-        return self._map(keys, fn, policies, concurrency, return_exceptions)
+            return self._map(keys, fn, policies, concurrency, return_exceptions, partial(item, self._execution))
+        return self._map(keys, fn, policies, concurrency, return_exceptions, self._execution.item)
 
     async def _map(
         self,
@@ -184,6 +186,7 @@ class Step:
         policies: tuple[Retry | None, float | None, bool],
         concurrency: int,
         return_exceptions: bool,
+        perform: Callable[..., Coroutine[Any, Any, Any]],
     ) -> list[Any]:
         outcomes = self._execution.history.outcomes
         results: list[Any] = [None] * len(keys)
@@ -199,7 +202,7 @@ class Step:
                 if (failures or has_failed) and not return_exceptions and key not in outcomes:
                     continue
                 try:
-                    results[index] = await self._execution.item(key, fn, (item,), *policies)
+                    results[index] = await perform(key, fn, (item,), *policies)
                 except Exception as error:
                     results[index] = failures[index] = error
 

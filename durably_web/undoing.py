@@ -59,6 +59,13 @@ def undoable(
     return _again(execution, key, trial) if key in execution.history.undone else trial
 
 
+def item(execution: Execution, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Any:
+    """As `Execution.item`, of a step with an undo."""
+    trial = execution.item(key, fn, args, *policies)
+    is_again = key in execution.history.undone and key not in execution.history.outcomes
+    return _again(execution, key, trial) if is_again else trial
+
+
 def keep(
     execution: Execution,
     key: str,

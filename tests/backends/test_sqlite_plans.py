@@ -10,9 +10,15 @@ import pytest
 
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Operation
-from durably_web.store.operations import Entry, JobLimits, Trigger
+from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
 
 ENTRY = Entry(2, "step:complete", "save", "null", 1, 1)
+UNDO = (
+    undoing.keep_undo("r", 1, 2, "save"),
+    undoing.begin_undo("r", 1, 2),
+    undoing.drop_undo("r", 1, 2, "save#undo", 1),
+    undoing.drop_undos("r", 1, 2),
+)
 NOW = 1_000_000
 
 PLAIN = JobLimits("j")
@@ -52,6 +58,8 @@ WORK: tuple[Operation[Any], ...] = (
     operations.free_leases_of(["w"]),
     operations.open_signals("r"),
     operations.child_outcome("r"),
+    operations.undos_of("r"),
+    operations.write_entries("r", 1, [ENTRY._replace(effects=effect) for effect in UNDO], None),
     operations.signal("r", "s", "1", "q", 1),
     operations.cancel(["r"], "q", 1),
     operations.pause(["r"], "q", 1),

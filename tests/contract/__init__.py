@@ -61,6 +61,7 @@ SUITES = (
     "shutdown",
     "faults",
     "wait_faults",
+    "undo",
     "full_storage",
     "offload",
 )

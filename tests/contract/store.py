@@ -49,6 +49,7 @@ REPEATED = (
     "open_signals",
     "child_outcome",
     "holders_among_ancestors",
+    "undos_of",
     "pending_of",
     "signal",
     "pause",
@@ -156,6 +157,9 @@ async def a_stale_generation_changes_nothing(backend: Backend) -> None:
         ("asleep", 1),
         ("listening", 1),
         ("crashed", 1),
+        ("undoable", 2),
+        ("undoing", 0),
+        ("not undone", 1),
     ):
         before = await dump(executor)
         for operation in writes_of_an_owner(run_id, generation, 3):

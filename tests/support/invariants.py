@@ -9,15 +9,17 @@ import json
 from collections import Counter
 from typing import Any, cast
 
+from durably_web.records import undone_by
 from durably_web.store.batch import Batch, Executor, Row, Statement
 
 _RUNS = """
 SELECT id, status, output, error, labels, progress, attempt, generation, started_at, completed_at,
-       concurrency_key, wake_at, blocked, holds_key, forked_from, lease_owner, lease_token, lease_expires_at
+       concurrency_key, wake_at, blocked, holds_key, forked_from, undoing, lease_owner, lease_token, lease_expires_at
 FROM durably_runs ORDER BY id
 """
 _ENTRIES = "SELECT run_id, number, seq, generation, type, step_name, data FROM durably_journal ORDER BY run_id, number"
 _SIGNALS = "SELECT run_id, name, step_name, number FROM durably_signals ORDER BY run_id, number"
+_UNDOS = "SELECT run_id, number, step_name FROM durably_undos ORDER BY run_id, number"
 _LABELS = "SELECT run_id, key, value FROM durably_labels ORDER BY run_id, key"
 
 # An entry about the run itself: the statuses that it may follow, and the one that it leads to. A lease that was given
@@ -31,6 +33,8 @@ _CHANGES = {
     # Without a lease only where the job's code is not asked any more.
     "run:fail": (("leased", "pending", "waiting"), "failed"),
     "run:cancel": (("pending", "leased", "waiting"), "cancelled"),
+    # It fails, and its lease goes on; or it was cancelled, and then it has none.
+    "run:undo": (("leased", "pending", "waiting"), ""),
     # By a user, of a run that has ended; by the job's own policy, of one that would end now.
     "run:retry": (("failed", "cancelled", "leased"), "pending"),
 }
@@ -40,8 +44,8 @@ _TERMINAL = ("completed", "failed", "cancelled")
 
 async def check_invariants(executor: Executor) -> None:
     """Raises `AssertionError` at the first thing that is wrong with the database behind an open executor."""
-    asked = ("PRAGMA integrity_check", _RUNS, _ENTRIES, _LABELS, _SIGNALS)
-    integrity, runs, entries, labels, signals = await executor.run(
+    asked = ("PRAGMA integrity_check", _RUNS, _ENTRIES, _LABELS, _SIGNALS, _UNDOS)
+    integrity, runs, entries, labels, signals, undos = await executor.run(
         Batch("read", tuple(Statement(sql) for sql in asked))
     )
     assert integrity == [("ok",)], f"the database is damaged: {integrity}"
@@ -53,9 +57,13 @@ async def check_invariants(executor: Executor) -> None:
         label_rows.setdefault(run_id, {})[key] = value
     results = {(row[0], row[5]) for row in entries if row[4] == "step:complete"}
     _check_signals(signals, {row[0] for row in runs}, results)
+    undo_rows: dict[str, dict[int, str]] = {}
+    for run_id, number, step in cast("list[tuple[str, int, str]]", undos):
+        undo_rows.setdefault(run_id, {})[number] = step
     for row in runs:
         run_id = cast(str, row[0])
-        _check_run(row, journals.pop(run_id, []), label_rows.pop(run_id, {}))
+        _check_run(row, journals.pop(run_id, []), label_rows.pop(run_id, {}), undo_rows.pop(run_id, {}))
+    assert not undo_rows, f"what can be undone of no run: {undo_rows}"
     for run_id, journal in journals.items():
         types = [row[4] for row in journal]
         assert types == ["run:delete"], f"run {run_id} is gone, and left behind {types}"
@@ -73,11 +81,11 @@ def _check_signals(signals: list[Row], runs: set[Any], results: set[Any]) -> Non
             takers.add((run_id, taker))
 
 
-def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
+def _check_run(row: Row, journal: list[Row], labels: dict[str, str], undos: dict[int, str]) -> None:
     (id_, status, output, error, own_labels, progress, attempt, generation, started, completed, *more) = cast(
         "tuple[Any, ...]", row
     )
-    key, wake_at, blocked, holds_key, forked_from, *lease = more
+    key, wake_at, blocked, holds_key, forked_from, undoing, *lease = more
     story = f"run {id_}: {[(number, type_, step) for _, number, _, _, type_, step, _ in journal]}"
     numbers = [entry[1] for entry in journal]
     assert numbers == list(range(1, len(journal) + 1)), f"numbers are not dense in {story}"
@@ -94,7 +102,10 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
     leases = model.leases
     assert attempt == generation == leases, f"attempt {attempt}, generation {generation}, {leases} leases in {story}"
     assert (output is not None) == (status == "completed"), f"output {output!r} while {status}: {story}"
-    assert (error is not None) == (status == "failed"), f"error {error!r} while {status}: {story}"
+    # That of a cancelled one says what could not be undone.
+    assert (error is not None) == (status == "failed") or status == "cancelled", f"error {error!r}, {status}: {story}"
+    assert undoing == model.undoing, f"{undoing=}, not {model.undoing}: {story}"
+    _check_undos(status, error, undos, model, story)
     assert (completed is not None) == (status in _TERMINAL), f"ended at {completed}: {story}"
     assert (started is not None) == model.begun, f"started at {started} with {leases} leases: {story}"
     # A delay, or a wait; a run that is due, is executed or has ended waits for no moment.
@@ -104,6 +115,14 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str]) -> None:
     assert all((value is not None) == (status == "leased") for value in lease), f"lease {lease} while {status}: {story}"
     assert (None if progress is None else json.loads(progress)) == model.progress, f"progress {progress}: {story}"
     assert json.loads(own_labels) == labels, f"labels {own_labels}, and {labels} to search by: {story}"
+
+
+def _check_undos(status: str, error: str | None, undos: dict[int, str], model: _Model, story: str) -> None:
+    assert status != "completed" or not undos, f"completed, and {undos} can be undone: {story}"
+    for number, step in undos.items():
+        assert model.results.get(step) == number, f"{step} can be undone, and has no result {number}: {story}"
+        told = status not in _TERMINAL or (error is not None and step in error.partition("not undone: ")[2])
+        assert told, f"{step} was not undone, and {error!r} does not say so: {story}"
 
 
 class _Model:
@@ -118,7 +137,9 @@ class _Model:
         self._story = story
         # Results that a fork was given come right behind its trigger, and nobody's lease wrote them.
         self._copied = is_fork
-        self._done: set[str] = set()
+        self.undoing: str | None = None
+        # The number of each result that counts.
+        self.results: dict[str, int] = {}
         self._failed: set[str] = set()
         self._waiting: set[str] = set()
         self._offline: dict[str, int] = {}
@@ -135,17 +156,28 @@ class _Model:
         if type_ in _LEASED_ONLY and not self._copied:
             assert self.status == "leased", f"without a lease: {where}"
         if type_.startswith("step:"):
-            self._add_step(type_, step_name, detail, where)
+            self._add_step(number, type_, step_name, detail, where)
         elif type_ == "run:progress":
             self.progress = detail
         if type_ in _CHANGES:
             allowed, after = _CHANGES[type_]
             assert self.status in allowed, f"after the status {self.status}: {where}"
+            if type_ == "run:undo":
+                assert self.undoing is None, f"it is undone already: {where}"
+                self.undoing = detail["undoing"]
+                after = self.status if self.undoing == "failed" else "pending"
             self._change(number, type_, detail, where)
             self.status = "waiting" if type_ == "run:retry" and self.status == "leased" else after
+            if self.status in _TERMINAL:
+                assert self.undoing in (None, self.status), f"undone to be {self.undoing}: {where}"
+                self.undoing = None
 
-    def _add_step(self, type_: str, name: str, detail: Any, where: str) -> None:
-        assert name not in self._done | self._failed, f"step {name} has a result already: {where}"
+    def _add_step(self, number: int, type_: str, name: str, detail: Any, where: str) -> None:
+        known = name in self.results or name in self._failed
+        assert not known, f"step {name} has a result already: {where}"
+        undone = undone_by(name)
+        assert (undone is None) is (self.undoing is None), f"while it is undone ({self.undoing}): {where}"
+        assert undone is None or undone in self.results, f"step {undone} has no result: {where}"
         if type_ == "step:wait" and "network" in detail:
             # With each attempt that did not count; or before the first of them.
             failed = self._offline.get(name)
@@ -161,7 +193,10 @@ class _Model:
             self._offline.pop(name, None)
             assert detail["attempt"] == self._retried[name], f"attempt {detail['attempt']} of {self._retried}: {where}"
         elif type_ == "step:complete":
-            self._done.add(name)
+            if undone is None:
+                self.results[name] = number
+            else:
+                del self.results[undone]
         elif type_ == "step:fail":
             self._failed.add(name)
 

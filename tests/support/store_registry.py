@@ -8,7 +8,7 @@ from typing import Any
 from durably_web.codec import JsonCodec
 from durably_web.store import operations
 from durably_web.store.batch import Operation
-from durably_web.store.operations import Entry, Filter, JobLimits, Refusal
+from durably_web.store.operations import Entry, Filter, JobLimits, Refusal, undoing
 from tests.support.store_scene import (
     DONE,
     EACH_RATED,
@@ -23,8 +23,11 @@ from tests.support.store_scene import (
     WAITING,
     claim,
     debounced,
+    keeping,
     make_child,
     trigger,
+    undo_begun,
+    undone,
 )
 
 CODEC = JsonCodec()
@@ -32,6 +35,7 @@ LATE = {"now": NOW + 100_000, "expires_at": NOW + 130_000}
 LIMITS = [JobLimits("job"), JobLimits("other"), JobLimits("child", runs=3), FEW, RATED, EACH_RATED, JobLimits("held")]
 OWN_KEYS = [JobLimits("job", per_key=3)]
 
+COMPLETED = END._replace(number=4, effects=undoing.drop_undos("undoable", 1, 4))
 TOOK = Entry(3, "step:complete", "wait", '"1"', NOW, NOW, operations.take_signal("leased", 1, 3, "wait", 1))
 CHILD = make_child("leased", 3, "call", trigger("new", "child", labels={"a": "b"}))
 KEYED_CHILD = make_child("leased", 4, "call#2", trigger("new 2", key="k", coalesce=None))
@@ -116,8 +120,8 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     "fork": [
         *[
             lambda source=source, step=step: operations.fork("new", source, step, NOW)
-            for source in ("completed", "crashed", "asleep", "pending", "forked", "none")
-            for step in (None, "one", "nap", "no such step")
+            for source in ("completed", "crashed", "asleep", "pending", "forked", "not undone", "none")
+            for step in (None, "one", "nap", "one#undo", "no such step")
         ],
     ],
     "claim": [
@@ -154,6 +158,9 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.write_entries("leased", 1, [CHILD], None),
         lambda: operations.write_entries("leased", 1, [CHILD, KEYED_CHILD, PROGRESS], '{"current":1}'),
         lambda: operations.write_entries("crashed", 1, [DONE], None),
+        lambda: operations.write_entries("leased", 1, [keeping("leased"), keeping("leased", 4, "two")], None),
+        lambda: operations.write_entries("leased", 1, [keeping("leased"), undo_begun("leased")], None),
+        lambda: operations.write_entries("undoing", 1, [undone("undoing")], None),
     ],
     "finish_run": [
         lambda: operations.finish_run("leased", 1, "completed", "7", None, [END], None, NOW + 9),
@@ -172,6 +179,12 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         ),
         lambda: operations.finish_run(
             "holder", 1, "completed", "7", None, [END], None, NOW + 9, queue=("k", "job"), empty_results=True
+        ),
+        lambda: operations.finish_run(
+            "undoable", 1, "completed", "7", None, [COMPLETED], None, NOW + 9, queue=("u", "job")
+        ),
+        lambda: operations.finish_run(
+            "undoing", 1, "failed", None, "E: e", [undone("undoing"), FAILURE._replace(number=6)], None, NOW + 9
         ),
         lambda: operations.finish_run(
             "child", 1, "failed", None, "E: e", [FAILURE._replace(number=4)], None, NOW + 9, parent="parent"
@@ -199,6 +212,9 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
             lambda run_id=run_id: operations.child_outcome(run_id)
             for run_id in ("completed", "failed", "child", "none")
         ],
+    ],
+    "undos_of": [
+        *[lambda run_id=run_id: operations.undos_of(run_id) for run_id in ("undoable", "undoing", "leased", "none")],
     ],
     "holders_among_ancestors": [
         lambda: operations.holders_among_ancestors("grandchild", "k"),
@@ -255,6 +271,9 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
                 ["holder"],
                 ["first"],
                 ["paused"],
+                ["undoable"],
+                ["undoing"],
+                ["undoable", "undoing", "not undone", "leased"],
                 ["parent", "child", "holder", "next 2", "failed", "none", "asleep", "listening", "crashed"],
             )
         ],
@@ -262,13 +281,28 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     "retry": [
         *[
             lambda run_ids=run_ids: operations.retry(run_ids, "q", NOW)
-            for run_ids in ([], ["failed"], ["cancelled"], ["pending"], ["none"], ["failed", "none", "cancelled"])
+            for run_ids in (
+                [],
+                ["failed"],
+                ["cancelled"],
+                ["pending"],
+                ["not undone"],
+                ["none"],
+                ["failed", "none", "cancelled"],
+            )
         ],
     ],
     "delete_runs": [
         *[
             lambda run_ids=run_ids: operations.delete_runs(run_ids, "q", NOW)
-            for run_ids in ([], ["completed"], ["leased"], ["none"], ["completed", "failed", "child", "none"])
+            for run_ids in (
+                [],
+                ["completed"],
+                ["leased"],
+                ["none"],
+                ["not undone", "undoing"],
+                ["completed", "failed", "child", "none"],
+            )
         ],
         lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW),
         lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW - 1),

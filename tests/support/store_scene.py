@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 from durably_web.store import operations
 from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
-from durably_web.store.operations import Entry, JobLimits, Trigger
+from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
 
 NOW = 1_700_000_000_000
 
@@ -36,6 +36,25 @@ END = Entry(3, "run:complete", None, None, NOW, NOW + 9)
 FAILURE = Entry(3, "run:fail", "one", '{"error":"E: e","traceback":"t"}', NOW, NOW + 9)
 WAIT = Entry(3, "step:wait", "nap", '{"until":1700000005000}', NOW, NOW)
 WAITING = Entry(4, "run:waiting", None, '{"until":null}', NOW, NOW)
+
+
+def keeping(run_id: str, number: int = 3, step_name: str = "one", generation: int = 1) -> Entry:
+    """The entry of a step that can be undone."""
+    effects = undoing.keep_undo(run_id, generation, number, step_name)
+    return Entry(number, "step:complete", step_name, '{"a":1}', NOW, NOW + 1, effects)
+
+
+def undo_begun(run_id: str, number: int = 4, generation: int = 1) -> Entry:
+    """The entry with which the undo of a run that has failed begins."""
+    effects = undoing.begin_undo(run_id, generation, number)
+    return Entry(number, "run:undo", None, '{"undoing":"failed","error":"E: e"}', NOW, NOW + 2, effects)
+
+
+def undone(run_id: str, number: int = 5, step_name: str = "one", generation: int = 1, result: int = 3) -> Entry:
+    """The entry with which a step has been undone."""
+    name = f"{step_name}#undo"
+    effects = undoing.drop_undo(run_id, generation, number, name, result)
+    return Entry(number, "step:complete", name, "null", NOW, NOW + 3, effects)
 
 
 def trigger(run_id: str, job_name: str = "job", key: str | None = None, **options: Any) -> Trigger:
@@ -128,6 +147,19 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.trigger(trigger("next 2", key="k", priority=5))
     sub = make_child("child", 3, "sub", trigger("grandchild", "child", "k", coalesce=None))
     yield operations.write_entries("child", 1, [sub], None)
+    # With a step that can be undone: executed, and undone right now; one that could not be undone.
+    yield from _begun(trigger("undoable", key="u"), owner="w5")
+    yield operations.write_entries("undoable", 1, [keeping("undoable")], None)
+    yield operations.trigger(trigger("behind undoable", key="u"))
+    yield from _begun(trigger("undoing"), owner="w5")
+    yield operations.write_entries("undoing", 1, [keeping("undoing"), undo_begun("undoing")], None)
+    yield from _begun(trigger("not undone"))
+    yield operations.write_entries("not undone", 1, [keeping("not undone"), undo_begun("not undone")], None)
+    error = "E: e; not undone: one (E: e)"
+    failed = Entry(5, "step:fail", "one#undo", '{"error":"E: e","attempt":1}', NOW, NOW)
+    yield operations.finish_run(
+        "not undone", 1, "failed", None, error, [failed, FAILURE._replace(number=6)], None, NOW - 40
+    )
     # A worker died under it once it had stored a step.
     yield from _begun(trigger("crashed", key="c"), owner="w9")
     yield operations.write_entries("crashed", 1, [DONE], None)

@@ -6,8 +6,8 @@ from typing import Any
 
 from durably_web.store import operations
 from durably_web.store.batch import Operation
-from durably_web.store.operations import Entry, JobLimits
-from tests.support.store_registry import CHILD, KEYED_CHILD, REFUSAL, TOOK
+from durably_web.store.operations import Entry, JobLimits, undoing
+from tests.support.store_registry import CHILD, COMPLETED, KEYED_CHILD, REFUSAL, TOOK
 from tests.support.store_scene import (
     DONE,
     END,
@@ -19,8 +19,11 @@ from tests.support.store_scene import (
     WAITING,
     claim,
     debounced,
+    keeping,
     make_child,
     trigger,
+    undo_begun,
+    undone,
 )
 
 # All that a worker holds in the scene.
@@ -49,6 +52,15 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
     (operations.cancel(["grandchild"], "q", NOW), {"grandchild"}),
     (operations.cancel(["holder"], "q", NOW), {"holder", "next 2"}),
     (operations.cancel(["first"], "q", NOW), {"first", "second"}),
+    (operations.cancel(["undoable"], "q", NOW), {"undoable"}),
+    (operations.cancel(["undoing"], "q", NOW), set()),
+    (operations.delete_runs(["not undone", "undoing"], "q", NOW), {"not undone"}),
+    (operations.write_entries("leased", 1, [keeping("leased"), undo_begun("leased")], None), {"leased"}),
+    (operations.write_entries("undoing", 1, [undone("undoing")], None), {"undoing"}),
+    (
+        operations.finish_run("undoable", 1, "completed", "7", None, [COMPLETED], None, NOW + 9, queue=("u", "job")),
+        {"undoable", "behind undoable"},
+    ),
     (operations.cancel(["first", "second", "completed", "none"], "q", NOW), {"first", "second"}),
     (operations.retry(["failed", "completed"], "q", NOW), {"failed"}),
     (operations.delete_runs(["completed", "leased"], "q", NOW), {"completed"}),
@@ -82,6 +94,8 @@ def writes_of_an_owner(run_id: str, generation: int, number: int) -> list[Operat
     took = operations.take_signal(run_id, generation, number, "stale", 1)
     born = operations.create_child(run_id, generation, number, "stale", trigger("new", "child", labels={"a": "b"}))
     entry = Entry(number, "step:complete", "stale", "1", NOW, NOW)
+    undoable, begun = keeping(run_id, number, "stale", generation), undo_begun(run_id, number, generation)
+    gone, end_of_it = undone(run_id, number, "one", generation), undoing.drop_undos(run_id, generation, number)
     end, failure = (one._replace(number=number) for one in (END, FAILURE))
     finish: Any = {"queue": ("k", "job"), "parent": "parent", "empty_results": run_id != "completed"}
     return [
@@ -89,6 +103,10 @@ def writes_of_an_owner(run_id: str, generation: int, number: int) -> list[Operat
         operations.write_entries(run_id, generation, [entry._replace(effects=took)], None),
         operations.write_entries(run_id, generation, [entry._replace(effects=born)], None),
         operations.finish_run(run_id, generation, "completed", "7", None, [end], '{"current":9}', NOW, **finish),
+        *[operations.write_entries(run_id, generation, [one], None) for one in (undoable, begun, gone)],
+        operations.finish_run(
+            run_id, generation, "completed", "7", None, [end._replace(effects=end_of_it)], None, NOW, **finish
+        ),
         operations.finish_run(run_id, generation, "failed", None, "e", [failure], None, NOW, **finish),
         operations.suspend_run(
             run_id, generation, [entry, WAITING._replace(number=number + 1)], None, NOW, [("go", None)]
@@ -113,6 +131,21 @@ def _took(run_id: str) -> Operation[Any]:
     """It went on, and takes the signal that it was woken for."""
     effects = operations.take_signal(run_id, 2, 6, "wait", 1)
     return operations.write_entries(run_id, 2, [Entry(6, "step:complete", "wait", "1", NOW, NOW, effects)], None)
+
+
+def _undone(run_id: str) -> list[Operation[Any] | str]:
+    """It was claimed after it was cancelled; its step is undone, and it ends."""
+    last = Entry(7, "run:cancel", None, None, NOW, NOW)
+    return [
+        operations.write_entries(run_id, 2, [undone(run_id, 6, generation=2)], None),
+        operations.finish_run(run_id, 2, "cancelled", None, None, [last], None, NOW),
+    ]
+
+
+def _failed(run_id: str) -> Operation[Any]:
+    """It went on, has failed, and its step is undone."""
+    entries = [undo_begun(run_id, 6, 2), undone(run_id, 7, generation=2), FAILURE._replace(number=8)]
+    return operations.finish_run(run_id, 2, "failed", None, "E: e", entries, None, NOW)
 
 
 def lasting(outcome: Any) -> Any:
@@ -216,4 +249,12 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     ),
     (operations.free_leases_of(["w1"]), ["leased", "holder", "child"]),
     (operations.release_run("holder", 1), ["holder"]),
+    (operations.cancel(["undoable"], "q", NOW), ["undoable"]),
+    (operations.cancel(["undoable"], "q", NOW), [operations.pause(["undoable"], "q9", NOW)]),
+    (
+        operations.cancel(["undoable"], "q", NOW),
+        ["undoable", *_undone("undoable"), operations.retry(["undoable"], "q9", NOW)],
+    ),
+    (operations.suspend_run("leased", 1, [keeping("leased"), WAITING], None, NOW), ["leased", _failed("leased")]),
+    (operations.retry(["not undone"], "q", NOW), ["not undone", operations.cancel(["not undone"], "q9", NOW)]),
 ]
