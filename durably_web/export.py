@@ -31,7 +31,7 @@ _UNDO = "number stepName"
 _VALUES = ("step:complete", "run:coalesced")
 
 # What a replay needs, as a claim reads it.
-_REPLAYED = ("step:complete", "step:fail", "step:retry", "step:wait", "log:write", "run:retry")
+_REPLAYED = ("step:complete", "step:fail", "step:retry", "step:wait", "log:write", "run:retry", "run:undo")
 
 
 def exported(whole: Whole, codec: Codec) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def read(export: Any) -> Exported:
                 entries.clear()
             elif entry["type"] in _REPLAYED:
                 entries.append(_entry(entry, values))
+        _end_before_undo(entries)
         started_at = run.get("startedAt") or run["createdAt"]
         return Exported(
             run["id"],
@@ -101,6 +102,15 @@ def read(export: Any) -> Exported:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(f"the export is damaged: {type(error).__name__}: {error}") from error
+
+
+def _end_before_undo(entries: list[StoredEntry]) -> None:
+    """A run that was undone, and not begun again since, is replayed as it was before."""
+    for place in range(len(entries) - 1, -1, -1):
+        if entries[place].type == "run:retry":
+            return
+        if entries[place].type == "run:undo":
+            del entries[place:]
 
 
 def _entry(entry: dict[str, Any], values: str) -> StoredEntry:

@@ -13,7 +13,7 @@ from durably_web.environment import Environment
 from durably_web.errors import ControlFlow, InvalidInput, ReplayMismatch
 from durably_web.history import History
 from durably_web.order import Order
-from durably_web.records import Kind
+from durably_web.records import Kind, undone_by
 from durably_web.store.rows import Lease, StoredEntry
 
 # An execution that never waits for anything still lets the event loop turn this often.
@@ -114,6 +114,9 @@ class Replaying:
         return list(dict.fromkeys([*[key for _, key in found], *begun]))
 
     def _is_asked(self, key: str) -> bool:
+        if undone_by(key) is not None:
+            # Nobody but the engine asks for an undo.
+            return True
         name, _, number = key.partition("#")
         return self._occurrences.get(name, 0) >= (int(number) if number else 1)
 

@@ -54,7 +54,9 @@ def undoable(
     keep(execution, key, fn, policies, undo)
     stored = execution.history.outcomes.get(key)
     if stored is not None:
-        return execution.replay(stored, fn)
+        return execution.replay(stored, "run", fn)
+    if execution.history.waits and (refused := execution.refused(key, "run")) is not None:
+        return refused
     trial = trying.until_done(execution, key, fn, args, *policies)
     return _again(execution, key, trial) if key in execution.history.undone else trial
 

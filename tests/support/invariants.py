@@ -163,9 +163,9 @@ class _Model:
             allowed, after = _CHANGES[type_]
             assert self.status in allowed, f"after the status {self.status}: {where}"
             if type_ == "run:undo":
-                assert self.undoing is None, f"it is undone already: {where}"
+                assert self.undoing is None and detail is not None, f"it is undone already: {where}"
                 self.undoing = detail["undoing"]
-                after = self.status if self.undoing == "failed" else "pending"
+                after = "leased" if self.undoing == "failed" else "pending"
             self._change(number, type_, detail, where)
             self.status = "waiting" if type_ == "run:retry" and self.status == "leased" else after
             if self.status in _TERMINAL:
