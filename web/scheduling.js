@@ -30,7 +30,7 @@ export class Scheduling extends Asking {
 
   /**
    * Let a job run again and again: `cron` says when, or `every`. Stored when this resolves. Called again with the same options,
-   * at each start of a page for instance, it changes nothing; with others it changes the schedule of that name.
+   * at each start of a page for instance, it changes nothing; with others it changes the schedule of that name. One that is paused stays so.
    *
    *     await durably.schedule("report", { cron: "0 7 * * mon-fri", timezone: "Europe/Zurich" });
    *
@@ -42,7 +42,7 @@ export class Scheduling extends Asking {
    */
   async schedule(jobName, options) {
     const [limits, rest] = wire.limitsOf(options ?? {});
-    return this.#request("PUT", "/schedule", {}, { jobName, ...wire.scheduleFields(rest) }, limits);
+    return wire.scheduled(await this.#request("PUT", "/schedule", {}, { jobName, ...wire.scheduleFields(rest) }, limits));
   }
 
   /**
@@ -54,7 +54,7 @@ export class Scheduling extends Asking {
    */
   async getSchedule(name, options) {
     try {
-      return await this.#ask("GET", "/schedule", name, options);
+      return wire.scheduled(await this.#ask("GET", "/schedule", name, options));
     } catch (error) {
       if (failureOf(error).name === "NotFound") return null;
       throw error;
@@ -68,7 +68,7 @@ export class Scheduling extends Asking {
    * @returns {Promise<Schedule[]>}
    */
   async getSchedules(options) {
-    return this.#request("GET", "/schedules", {}, null, wire.onlyLimits(options));
+    return (await this.#request("GET", "/schedules", {}, null, wire.onlyLimits(options))).map(wire.scheduled);
   }
 
   /**
@@ -82,7 +82,7 @@ export class Scheduling extends Asking {
   }
 
   /**
-   * Let a paused schedule go on, with the next time that comes: what was due meanwhile is over.
+   * Let a paused schedule go on with the next tick that comes: what was due meanwhile is over.
    *
    * @param {string} name
    * @param {RequestOptions} [options]
@@ -92,7 +92,8 @@ export class Scheduling extends Asking {
   }
 
   /**
-   * Ask for a run as the schedule would, now, also while it is paused. Its times stay as they are.
+   * Ask for a run as the schedule would, now, also while it is paused. Its ticks stay as they are. Rejects with `Conflict` while one of its
+   * runs has not ended and `overlap` is `"skip"`.
    *
    * @param {string} name
    * @param {RequestOptions} [options]

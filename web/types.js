@@ -127,16 +127,17 @@
  * @typedef {object} ScheduleOptions
  * @property {string} [name]  What the schedule is told apart by; the job's name by default.
  * @property {string} [cron]  Minute, hour, day of month, month, day of week: `"0 7 * * mon-fri"`. Either this or `every`.
- * @property {number} [every]  Milliseconds from one time to the next.
+ * @property {number} [every]  Milliseconds from one tick to the next.
  * @property {string} [timezone]  Of `cron`, such as `"Europe/Zurich"`; `"UTC"` by default.
  * @property {unknown} [input]  JSON; `{}` by default.
  * @property {Record<string, string>} [labels]
  * @property {number} [priority]  Higher first; 0 by default.
- * @property {"skip" | "one" | "all"} [missed]  What becomes of times at which nobody was there: no run (the default), one for the last
- *   of them, or one for each.
- * @property {"skip" | "queue" | "allow"} [overlap]  What if the run before has not ended: no run (the default), one that waits for it, or
- *   one beside it.
- * @property {number} [catchUpWindow]  Milliseconds: what was missed longer ago than that is skipped, whatever `missed` says.
+ * @property {"skip" | "one" | "all"} [missed]  What becomes of ticks at which nobody was there. `"skip"`, the default, drops those that are
+ *   late by more than `catchUpWindow`; `"one"` makes one run for all of them, `"all"` one for each.
+ * @property {"skip" | "queue" | "allow"} [overlap]  What becomes of a tick while a run of the schedule has not ended: no run (the default), one
+ *   that waits for it, or one beside it.
+ * @property {number} [catchUpWindow]  Milliseconds: ticks that were missed longer ago get no run. With `"skip"` a minute by default, otherwise
+ *   there is no such limit.
  */
 
 /**
@@ -145,7 +146,7 @@
  * @property {string} jobName
  * @property {string | null} cron
  * @property {number | null} every  Milliseconds.
- * @property {string} timezone
+ * @property {string | null} timezone  Of `cron`.
  * @property {any} input
  * @property {Record<string, string>} labels
  * @property {number} priority
@@ -153,8 +154,8 @@
  * @property {"skip" | "queue" | "allow"} overlap
  * @property {number | null} catchUpWindow  Milliseconds.
  * @property {boolean} paused
- * @property {string | null} nextAt  The next time; `null` where there is none any more.
- * @property {string | null} lastAt  The last one that it has asked for a run for, or skipped.
+ * @property {string | null} nextAt  The next tick; `null` while it is paused, and where there is none any more.
+ * @property {string | null} lastAt  The last tick that got a run.
  * @property {string} createdAt
  * @property {string} updatedAt
  */

@@ -138,6 +138,14 @@ export function scheduleFields(options) {
   };
 }
 
+/**
+ * @param {any} answer
+ * @returns {import("./types.js").Schedule}
+ */
+export function scheduled({ everyMs, catchUpWindowMs, ...same }) {
+  return { ...same, every: everyMs, catchUpWindow: catchUpWindowMs };
+}
+
 /** @param {import("./types.js").Item[]} items */
 export function itemsOf(items) {
   if (!Array.isArray(items)) throw invalid(`the items of triggerMany are a list, not ${items}`);

@@ -128,8 +128,8 @@ test("a schedule has its job, its times and its options", async () => {
   ]) {
     const made = act();
     assert.deepEqual(JSON.parse(JSON.stringify(asked[0].body)), sent);
-    await state.answer({ name: "a" });
-    assert.deepEqual(await made, { name: "a" });
+    await state.answer({ name: "a", everyMs: 250, catchUpWindowMs: null });
+    assert.deepEqual(await made, { name: "a", every: 250, catchUpWindow: null });
   }
   for (const [options, message] of [
     [undefined, /either cron, .*, or every/],
@@ -151,7 +151,7 @@ test("a schedule is asked for by its name, and its run is one like any", async (
   const state = world();
   const { durably, asked } = state;
   for (const [act, answer, outcome] of [
-    [() => durably.getSchedule("s"), { name: "s" }, { name: "s" }],
+    [() => durably.getSchedule("s"), { name: "s", everyMs: null, catchUpWindowMs: 5 }, { name: "s", every: null, catchUpWindow: 5 }],
     [() => durably.pauseSchedule("s"), { success: true }, undefined],
     [() => durably.resumeSchedule("s"), { success: true }, undefined],
     [() => durably.triggerSchedule("s"), { runId: "1", disposition: "created" }, { id: "1", disposition: "created" }],
@@ -162,6 +162,9 @@ test("a schedule is asked for by its name, and its run is one like any", async (
     await state.answer(answer);
     assert.deepEqual(await result, outcome);
   }
+  const all = durably.getSchedules();
+  await state.answer([{ name: "s", everyMs: 1, catchUpWindowMs: 2 }]);
+  assert.deepEqual(await all, [{ name: "s", every: 1, catchUpWindow: 2 }]);
   const unknown = durably.getSchedule("x");
   asked.shift().reject(new DurablyError("NotFound", "there is no schedule x"));
   assert.equal(await unknown, null);

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { beforeEach, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 
 const { Wheels } = await import("../../web/wheels.js");
 
@@ -17,7 +18,7 @@ const manifest = /** @type {any} */ ({
 
 /** @type {string[]} */
 let asked = [];
-/** @type {(cache?: RequestCache) => Response} */
+/** @type {(cache?: RequestCache) => Response | Promise<Response>} */
 let answer;
 /** @type {[string, string][]} */
 let written = [];
@@ -66,4 +67,19 @@ test("a failure says which file and why, and the next one who asks tries again",
   assert.deepEqual(written, []);
   answer = () => new Response(CONTENT);
   assert.equal(await wheels.load("cronsim"), "/lib/cronsim.whl");
+});
+
+test("what takes long holds nobody up, and is there for the next one who asks", async (context) => {
+  /** @type {(response: Response) => void} */
+  let send = () => {};
+  answer = () => new Promise((resolve) => (send = resolve));
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const first = wheels.load("cronsim");
+  await turn();
+  context.mock.timers.tick(10_000);
+  await assert.rejects(first, { name: "RequirementFailed", message: /cronsim is not loaded yet: the server has not sent https:/ });
+  const second = wheels.load("cronsim");
+  send(new Response(CONTENT));
+  assert.equal(await second, "/lib/cronsim.whl");
+  assert.equal(asked.length, 1);
 });
