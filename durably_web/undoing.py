@@ -153,6 +153,8 @@ class Undoing(Execution):
         self._former = former
         self._failures: dict[str, str] = {}
         former._ending = LeaseLost()
+        if former._deadline is not None:
+            former._deadline.stop()
         if former._waits is not None:
             former._waits.close()
         former.heir = self

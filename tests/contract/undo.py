@@ -14,6 +14,7 @@ from durably_web.retry import Retry
 from durably_web.steps import Step
 from durably_web.store.batch import Executor
 from tests.contract import Backend, needs
+from tests.contract.values import SealedWorld
 from tests.support.executors import Fault, FaultyExecutor, SuspendingExecutor
 from tests.support.scenes import LONG, becomes, move, run_of, settled, step_of, types_of
 from tests.support.world import Gate, Heard, World, bounded, raised, turns
@@ -346,6 +347,26 @@ async def a_run_that_takes_too_long_is_undone_without_a_limit(backend: Backend) 
             assert str((await run_of(durably, handle.id)).error).startswith("TimeoutError: the run took longer")
 
 
+async def an_undo_may_take_longer_than_the_run(backend: Backend) -> None:
+    undoing = Gate()
+
+    @job(timeout=60)
+    async def fails(step: Step, input: dict[str, Any]) -> None:
+        await step.run("a", lambda: "a", undo=undoing.wait)
+        raise RuntimeError("no")
+
+    async with World(backend) as world:
+        durably = await world.started(fails)
+        handle = await durably.trigger(fails)
+        await undoing.reached()
+        await world.advance(100)
+        assert (await run_of(durably, handle.id)).undoing == "failed"
+        undoing.open()
+        await raised(RunFailed, bounded(handle.result()))
+        run = await run_of(durably, handle.id)
+        assert (run.error, undoing.arrived) == ("RuntimeError: no", 1)
+
+
 async def a_poisoned_run_is_undone(backend: Backend) -> None:
     async with World(backend) as world:
         books = Books()
@@ -367,6 +388,34 @@ async def a_poisoned_run_is_undone(backend: Backend) -> None:
         run = await _driven(world, asking, handle.id)
         assert str(run.error).startswith("PoisonRun: 3 workers") and "not undone" not in run.error
         assert books.entries == ["hotel", "-hotel"]
+
+
+async def what_is_undone_stays_sealed(backend: Backend) -> None:
+    given: list[str] = []
+
+    def undo(value: str) -> None:
+        given.append(value)
+        raise ValueError("SECRET undo")
+
+    @job
+    async def secret(step: Step, input: dict[str, Any]) -> None:
+        await step.run("a", lambda: "SECRET result", undo=undo)
+        if input["waits"]:
+            await step.wait_for_signal("never")
+        raise ValueError("SECRET error")
+
+    async with SealedWorld(backend) as world:
+        durably = await world.started(secret, polling_interval=LONG, codec=SealedWorld.codec)
+        for waits in (False, True):
+            handle = await durably.trigger(secret, {"waits": waits})
+            if waits:
+                await becomes(durably, handle.id, "waiting")
+                await durably.cancel(handle.id)
+            run = await bounded(durably.wait_for_run(handle.id))
+            assert str(run.error).endswith("not undone: a (ValueError: SECRET undo)"), run
+        assert given == ["SECRET result"] * 2
+        for table in ("durably_runs", "durably_journal", "durably_undos"):
+            assert "SECRET" not in repr(await world.rows(f"SELECT * FROM {table}")), table
 
 
 # -- a run that is cancelled -----------------------------------------------------------------------------

@@ -32,6 +32,9 @@ _IN_SQL: dict[str, tuple[str, str]] = {
     "the lowest priority first": (r"priority DESC", "priority ASC"),
     "paused runs are claimed": (r"AND paused = 0", "AND paused >= 0"),
     "a reader leaves out": (r"j\.seq > \?", "j.seq > ? + 1"),
+    "the oldest is undone first": (r"u\.number DESC", "u.number ASC"),
+    "a cancelled run is not undone": (r"(durably_undos u WHERE u\.run_id) =", r"\1 <"),
+    "undone again": (r"(DELETE FROM durably_undos WHERE run_id = \?) AND number = \?", r"\1 AND number < ?"),
     "children outlive a cancellation": (r"parent_run_id = ", "parent_run_id <> "),
 }
 
@@ -94,10 +97,18 @@ def _nobody_is_woken() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _undone_results_stay() -> Iterator[None]:
+    """A run that is retried takes what was undone for done."""
+    with mock.patch.object(History, "_leave_out_undone", lambda self, entries: None):
+        yield
+
+
 _IN_PYTHON: dict[str, Callable[[], Any]] = {
     "results are forgotten": _results_are_forgotten,
     "told before the commit": _told_before_the_commit,
     "nobody is woken": _nobody_is_woken,
+    "what was undone stays done": _undone_results_stay,
 }
 BROKEN = (*_IN_SQL, *_IN_PYTHON)
 

@@ -82,6 +82,9 @@ class _Player:
         if "retry" in node:
             options["retry"] = Retry(**node["retry"])
         key = self._names.next(node["name"])
+        if "undo" in node:
+            options["undo"] = self._undo(node)
+            self._ledger.undoable(self._run, [key])
         return await self._told(node["name"], self._step.run(node["name"], self._function(node), key, **options))
 
     def _function(self, node: Node) -> Callable[[str], Any]:
@@ -106,11 +109,34 @@ class _Player:
 
         return in_thread if node.get("thread") else in_loop
 
+    def _undo(self, node: Node) -> Callable[[str], Any]:
+        ledger, run, fails = self._ledger, self._run, node["undo"]
+
+        def in_thread(value: str) -> object:
+            time = ledger.undo(run, value, in_thread=True)
+            if fails == -1 or time <= fails:
+                raise Planned(ledger.unique("undo"))
+            # Nobody wants it, and it cannot be stored.
+            return ledger
+
+        async def in_loop(value: str) -> object:
+            time = ledger.undo(run, value)
+            if "seconds" in node:
+                await asyncio.sleep(node["seconds"])
+            if fails == -1 or time <= fails:
+                raise Planned(ledger.unique("undo"))
+            return ledger
+
+        return in_thread if node.get("thread") else in_loop
+
     async def _map(self, node: Node) -> list[Any]:
         keys = [f"{node['name']}[{index}]" for index in range(node["items"])]
         options: dict[str, Any] = {"retry": Retry(**node["retry"])} if "retry" in node else {}
         if "timeout" in node:
             options["timeout"] = node["timeout"]
+        if "undo" in node:
+            options["undo"] = self._undo(node)
+            self._ledger.undoable(self._run, keys)
         values = await self._step.map(
             node["name"], self._function(node), keys, concurrency=node["concurrency"], **options
         )

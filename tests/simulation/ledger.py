@@ -19,8 +19,10 @@ class Ledger:
         self.trace = trace
         self.made = 0
         self.begun: Counter[tuple[str, str]] = Counter()
-        self.results: dict[tuple[str, str], Any] = {}
-        self.failures: set[tuple[str, str]] = set()
+        self.undos_begun: Counter[tuple[str, str]] = Counter()
+        # Of what was undone there is another result later.
+        self.results: dict[tuple[str, str, int], Any] = {}
+        self.failures: set[tuple[str, str, int]] = set()
         self.acknowledged: dict[str, Counter[str]] = {}
         self.idempotent: dict[tuple[str, str], str] = {}
         self.to_delete: set[str] = set()
@@ -44,7 +46,7 @@ class Ledger:
         if stored is not None and not run.deleted:
             self.trace.count("stale executions")
             current = run.status == "leased" and self.model.is_owner(run, process)
-            told = (run_id, key) in self.results or (run_id, key) in self.failures
+            told = (run_id, key, run.undone[key]) in {**self.results, **dict.fromkeys(self.failures)}
             self.trace.check(
                 not current and (not told or in_thread or self._may_not_know(run)),
                 f"{process.name} begins {key} of run {run_id} again, which has {stored}",
@@ -67,7 +69,13 @@ class Ledger:
         plain = json.loads(json.dumps(value))
         known = ("step:complete", plain) in run.ever.get(key, ())
         self.trace.check(known, f"run {run_id} was given {value!r} by {key}, and stored {run.ever.get(key)}")
-        before = self.results.setdefault((run_id, key), plain)
+        process = PROCESS.get()
+        if run.undone[key] and run.results.get(key) != ("step:complete", plain):
+            # Only whoever does not know that the run is another's by now.
+            current = process is not None and run.status == "leased" and self.model.is_owner(run, process)
+            self.trace.check(not current, f"run {run_id} was given {value!r} by {key}, which is undone")
+            return
+        before = self.results.setdefault((run_id, key, run.undone[key]), plain)
         self.trace.check(before == plain, f"run {run_id} was given {before!r} by {key}, and then {value!r}")
 
     def failed(self, run_id: str, key: str, error: Exception) -> None:
@@ -77,7 +85,28 @@ class Ledger:
         known = [data for type_, data in run.ever.get(key, ()) if type_ == "step:fail"]
         matches = any(str(error) in data.get("message", data["error"]) for data in known)
         self.trace.check(matches, f"run {run_id} was given {error!r} by {key}, and stored {known}")
-        self.failures.add((run_id, key))
+        self.failures.add((run_id, key, run.undone[key]))
+
+    def undoable(self, run_id: str, keys: list[str]) -> None:
+        """A job is about to ask for these steps, which can be undone."""
+        self.model.undoable.update((run_id, key) for key in keys)
+
+    def undo(self, run_id: str, value: str, in_thread: bool = False) -> int:
+        """The undo of a result is called; tells for the how-many-eth time."""
+        process = PROCESS.get()
+        assert process is not None
+        self.trace.count("undos called")
+        run, key = self.model.runs[run_id], value.partition(" gave ")[0]
+        self.undos_begun[run_id, value] += 1
+        self.trace.say(process.name, f"undoes {run_id[-6:]}/{key}, time {self.undos_begun[run_id, value]}")
+        known = ("step:complete", value) in run.ever.get(key, ())
+        self.trace.check(known, f"run {run_id} undoes {value!r}, and stored {run.ever.get(key)}")
+        if not in_thread and run.status == "leased" and self.model.is_owner(run, process) and not run.deleted:
+            self.trace.check(
+                run.undoing is not None and run.next_undo == key and run.results.get(key) == ("step:complete", value),
+                f"run {run_id} undoes {key} while {run.undoing}, and the next is {run.next_undo}",
+            )
+        return self.undos_begun[run_id, value]
 
     # -- callers -----------------------------------------------------------------------------------------
 

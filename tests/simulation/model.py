@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, NamedTuple, cast
 
+from durably_web.records import undone_by
 from durably_web.store.batch import Batch, Statement, Value
 from tests.simulation.faults import Network
 from tests.simulation.loop import Process
@@ -26,7 +27,10 @@ SELECT seq, run_id, number, generation, type, step_name, data, created_at FROM d
 _LEASED: LiteralString = """
 SELECT id, job_name, generation, lease_owner, lease_expires_at FROM durably_runs WHERE status = 'leased' ORDER BY id
 """
-_STATUS: LiteralString = "SELECT status, generation FROM durably_runs WHERE id = ?"
+_STATUS: LiteralString = "SELECT status, generation, undoing FROM durably_runs WHERE id = ?"
+_UNDOS: LiteralString = "SELECT number, step_name FROM durably_undos WHERE run_id = ?"
+
+_ENDS = {"failed": "run:fail", "cancelled": "run:cancel"}
 
 # What only the owner of a run writes, under its lease. A wait may be ended by whoever sees that it is over.
 _OWNERS = frozenset({"step:retry", "step:wait", "log:write", "run:progress", "run:complete", "run:waiting"})
@@ -75,6 +79,19 @@ class RunModel:
     waits: set[str] = field(default_factory=set)
     limits: dict[str, int | None] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
+    # How it will end when it is undone; what can be undone by the number of its result, what could not be, how often
+    # each step was; and the results that there were when its last undo began.
+    undoing: str | None = None
+    undos: dict[int, str] = field(default_factory=dict)
+    not_undone: set[str] = field(default_factory=set)
+    undone: Counter[str] = field(default_factory=Counter)
+    before: dict[str, tuple[str, Any]] | None = None
+
+    @property
+    def next_undo(self) -> str | None:
+        return max(
+            ((number, key) for number, key in self.undos.items() if key not in self.not_undone), default=(0, None)
+        )[1]
 
     @property
     def job(self) -> str:
@@ -116,6 +133,9 @@ class Model:
         # When runs of the limited job began, by their workers' clocks.
         self._starts: list[tuple[int, str]] = []
         self.children: Counter[tuple[str, str]] = Counter()
+        # Steps that were asked for with an undo; and the runs that were cancelled just now.
+        self.undoable: set[tuple[str, str]] = set()
+        self._cancelled: list[str] = []
         # Runs and jobs of which a claim does not look at the priority alone; those whose pause was acknowledged; and
         # those that anybody ever wanted to resume.
         self.held_back: set[str] = set()
@@ -166,14 +186,15 @@ class Model:
             self._check_row(self.runs[run_id])
         # Somebody may have wanted them back in the same transaction.
         retried = {entry.run_id for entry in new if entry.type == "run:retry"}
-        for entry in new:
-            if entry.type == "run:cancel" and self.runs[entry.run_id].status == "cancelled":
-                left = [
-                    run.id
-                    for run in self._descendants(entry.run_id)
-                    if run.status not in TERMINAL and run.id not in retried
-                ]
-                self.trace.check(not left, f"run {entry.run_id} was cancelled, and of its children not {left}")
+        for run_id in self._cancelled:
+            left = [
+                run.id
+                for run in self._descendants(run_id)
+                if run.status not in TERMINAL and run.undoing is None and run.id not in retried
+            ]
+            ended = self.runs[run_id].status in ("cancelled", "deleted") or self.runs[run_id].undoing is not None
+            self.trace.check(not left or not ended, f"run {run_id} was cancelled, and of its children not {left}")
+        self._cancelled.clear()
         claimed = [self.runs[entry.run_id] for entry in new if entry.type == "run:leased"]
         for run in claimed:
             now = self.leased.get(run.id)
@@ -212,6 +233,8 @@ class Model:
             )
         if type_.startswith("step:"):
             self._fold_step(run, entry)
+        elif type_ == "run:undo":
+            self._begin_undo(run, entry, process)
         elif type_.startswith("run:"):
             self._fold_run(run, entry, unseen)
 
@@ -254,7 +277,11 @@ class Model:
 
     def _fold_step(self, run: RunModel, entry: Entry) -> None:
         key, run.fruitless = str(entry.step_name), 0
-        if entry.type == "step:wait":
+        undone = undone_by(key)
+        self.trace.check((undone is None) is (run.undoing is None), f"while it is undone ({run.undoing}): {entry}")
+        if undone is not None:
+            self._fold_undo(run, undone, entry)
+        elif entry.type == "step:wait":
             detail = json.loads(entry.data or "{}")
             if "network" in detail:
                 self.trace.count("waits for the network")
@@ -263,18 +290,69 @@ class Model:
                 run.limits[key] = detail.get("until")
         elif entry.type in ("step:complete", "step:fail"):
             self.trace.check(key not in run.results, f"a second result, after {run.results.get(key)}: {entry}")
+            if entry.type == "step:complete" and (run.id, key) in self.undoable and not run.copied:
+                run.undos[entry.number] = key
             outcome = (entry.type, json.loads(entry.data or "null"))
             run.results[key] = outcome
             run.ever.setdefault(key, []).append(outcome)
             run.waits.discard(key)
 
+    def _fold_undo(self, run: RunModel, undone: str, entry: Entry) -> None:
+        self.trace.check(run.next_undo == undone, f"the next to be undone is {run.next_undo}: {entry}")
+        if entry.type == "step:complete":
+            self.trace.count("steps undone")
+            run.undos = {number: key for number, key in run.undos.items() if key != undone}
+            run.undone[undone] += 1
+            run.results.pop(undone, None)
+        elif entry.type == "step:fail":
+            self.trace.count("undos failed")
+            run.not_undone.add(undone)
+
+    def _begin_undo(self, run: RunModel, entry: Entry, process: Process) -> None:
+        check, detail = self.trace.check, json.loads(entry.data or "{}")
+        check(run.undoing is None and run.status not in TERMINAL, f"undone while {run.status}, {run.undoing}: {entry}")
+        run.undoing, run.before = detail["undoing"], dict(run.results)
+        self.trace.count(f"undone to be {run.undoing}")
+        if run.undoing == "cancelled":
+            check(run.undos, f"it has nothing to undo: {entry}")
+            run.status = "pending"
+            run.seen["run:cancel"] += 1
+            self._cancelled.append(run.id)
+        else:
+            check(run.status == "leased" and self.is_owner(run, process), f"undone by {process.name}: {entry}")
+            self._check_poison(run, entry, '"PoisonRun')
+        run.fruitless = 0
+
+    def _check_poison(self, run: RunModel, entry: Entry, mark: str) -> None:
+        if mark in str(entry.data):
+            self.trace.count("runs poisoned")
+            most = self.limits.max_attempts
+            self.trace.check(run.fruitless > most, f"{run.fruitless} leases, and poisoned: {entry}")
+
+    def _end_undo(self, run: RunModel, entry: Entry) -> None:
+        check = self.trace.check
+        if run.undoing is not None:
+            self._check_poison(run, entry, "; PoisonRun")
+            left = set(run.undos.values())
+            names = str(entry.data).partition("not undone: ")[2]
+            told = all(key in names for key in left) and (left <= run.not_undone or "PoisonRun: " in str(entry.data))
+            check(told, f"{left} are not undone, and only {run.not_undone} could not be: {entry}")
+            check(entry.type == _ENDS[run.undoing], f"undone to be {run.undoing}: {entry}")
+        else:
+            check(entry.type == "run:complete" or not run.undos, f"{run.undos} can be undone: {entry}")
+            if entry.type == "run:complete":
+                run.undos = {}
+        run.undoing = None
+
     def _fold_run(self, run: RunModel, entry: Entry, unseen: bool) -> None:
         type_, check = entry.type, self.trace.check
         if type_ in ("run:complete", "run:fail", "run:cancel"):
             check(run.status not in TERMINAL, f"ended while {run.status}: {entry}")
-            if type_ == "run:fail" and '"PoisonRun' in str(entry.data):
-                self.trace.count("runs poisoned")
-                check(run.fruitless > self.limits.max_attempts, f"{run.fruitless} leases, and poisoned: {entry}")
+            if type_ == "run:fail" and run.undoing is None:
+                self._check_poison(run, entry, '"PoisonRun')
+            if type_ == "run:cancel" and run.undoing is None:
+                self._cancelled.append(run.id)
+            self._end_undo(run, entry)
             run.status = {"run:complete": "completed", "run:fail": "failed", "run:cancel": "cancelled"}[type_]
             run.holds = False
         elif type_ == "run:waiting":
@@ -282,6 +360,7 @@ class Model:
         elif type_ == "run:retry":
             run.status = "pending" if run.status in TERMINAL else "waiting"
             run.results = {key: result for key, result in run.results.items() if result[0] == "step:complete"}
+            run.not_undone, run.before = set(), None
         elif type_ == "run:coalesced":
             check(run.generation == 0 and run.status == "pending", f"coalesced with a run that has begun: {entry}")
             run.row = self.row(run.id) or run.row
@@ -298,7 +377,7 @@ class Model:
         legal = (
             run.deleted
             or process is owner
-            or any(type_ in ("run:cancel", "run:fail", "run:complete", "run:waiting") for type_ in why)
+            or any(type_ in ("run:cancel", "run:undo", "run:fail", "run:complete", "run:waiting") for type_ in why)
             or holder.expires_at <= process.latest
             or owner.dead
         )
@@ -311,7 +390,10 @@ class Model:
             return
         self.trace.check(found, f"run {run.id} is {run.status} and has no row")
         if found:
-            status, generation = found[0]
+            status, generation, undoing = found[0]
+            self.trace.check(undoing == run.undoing, f"run {run.id}: undoing is {undoing}, not {run.undoing}")
+            undos = dict(self._ask(_UNDOS, run.id))
+            self.trace.check(undos == run.undos, f"run {run.id}: what can be undone is {undos}, not {run.undos}")
             same = status == run.status or (status == "pending" and run.status in ("leased", "waiting"))
             self.trace.check(same, f"run {run.id} is {run.status}, and its row {status}")
             self.trace.check(generation == run.generation, f"run {run.id}: {generation}, not {run.generation}")

@@ -88,6 +88,9 @@ class Writer:
             node["drops"] = draw.choice((0, 1, 3))
         if draw.random() < 0.1:
             node["timeout"] = draw.choice((0.005, 0.5, 10.0))
+        if draw.random() < 0.4:
+            # How often its undo fails in all; -1 always.
+            node["undo"] = draw.choice((0, 0, 0, 1, -1))
         return node
 
 
