@@ -89,12 +89,12 @@ def whole(query: Query, name: str) -> int | None:
 
 
 def which(query: Query) -> dict[str, Any]:
-    """The conditions of a list of runs: `jobName`, which may come several times, `status` (several with commas),
-    `label.<key>`, `createdBefore`."""
+    """The conditions of a list of runs: `jobName` and `status`, which may come several times (statuses also with
+    commas), `label.<key>`, `createdBefore`."""
     found: dict[str, Any] = {}
-    status = optional(query, "status")
-    if status is not None:
-        found["status"] = status.split(",")
+    if "status" in query:
+        statuses = query["status"]
+        found["status"] = (statuses if isinstance(statuses, str) else ",".join(statuses)).split(",")
         if not set(found["status"]) <= set(STATUSES):
             raise BadRequest(f"status must be one of {', '.join(STATUSES)}")
     if "jobName" in query:
@@ -200,11 +200,10 @@ def trigger_options(given: Mapping[str, Any]) -> dict[str, Any]:
     if "runAt" in given:
         options["run_at"] = moment(given["runAt"], "runAt")
     if "debounceMs" in given:
-        longest = given.get("debounceMaxMs")
-        options["debounce"] = Debounce(
-            seconds(given["debounceMs"], "debounceMs"),
-            None if longest is None else seconds(longest, "debounceMaxMs"),
-        )
+        delay, longest = seconds(given["debounceMs"], "debounceMs"), given.get("debounceMaxMs")
+        if longest is not None and (longest := seconds(longest, "debounceMaxMs")) < delay:
+            raise BadRequest("debounceMaxMs must not be shorter than debounceMs")
+        options["debounce"] = Debounce(delay, longest)
     elif "debounceMaxMs" in given:
         raise BadRequest("debounceMaxMs needs debounceMs beside it")
     return options

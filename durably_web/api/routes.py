@@ -116,7 +116,7 @@ async def _events(durably: Durably, request: Request) -> Any:
 
 
 async def _stats(durably: Durably, request: Request) -> Any:
-    return (await durably.stats()).to_wire()
+    return (await durably.stats(**parsing.which(request.query))).to_wire()
 
 
 async def _health(durably: Durably, request: Request) -> Any:
@@ -213,19 +213,19 @@ class Route(NamedTuple):
 
 
 _RUN = ("runId",)
-_JOBS = ("jobName",)
+_SEVERAL = ("jobName", "status")
 _FILTER = ("jobName", "status", "label.", "createdBefore")
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/trigger"): Route(_trigger),
     ("POST", "/trigger-many"): Route(_trigger_many),
     ("POST", "/signal"): Route(_signal, ("runId", "name")),
-    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after"), _JOBS),
+    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after"), _SEVERAL),
     ("GET", "/run"): Route(_run, _RUN),
     ("GET", "/steps"): Route(_steps, _RUN),
     ("GET", "/logs"): Route(_logs, _RUN),
     ("GET", "/events"): Route(_events, ("runId", "after", "limit")),
-    ("GET", "/stats"): Route(_stats),
+    ("GET", "/stats"): Route(_stats, ("jobName", "label."), _SEVERAL),
     ("GET", "/health"): Route(_health),
     ("POST", "/cancel"): Route(_cancel, _RUN),
     ("POST", "/retry"): Route(_retry, _RUN),
@@ -236,7 +236,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/resume"): Route(_resume, ("runId", "jobName")),
     ("POST", "/purge"): Route(_purge),
     **{
-        ("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER, _JOBS)
+        ("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER, _SEVERAL)
         for verb in "cancel retry pause resume delete".split()
     },
 }

@@ -127,10 +127,13 @@ class Reading(Base):
             raise no_run(run_id)
         return exported(whole, self._codec)
 
-    async def stats(self) -> Stats:
+    async def stats(self, *, job: Jobs | None = None, labels: Mapping[str, str] | None = None) -> Stats:
         """How many runs there are by status and job, which jobs are paused, and whether the disk is full. Counts all
-        runs there are."""
-        counted = await self._store.read(operations.stats())
+        runs that meet the conditions."""
+        names = names_of(job)
+        counted = await self._store.read(operations.stats(Filter((), names, checked_labels(labels))))
+        if names:
+            counted = counted._replace(paused_jobs=[name for name in counted.paused_jobs if name in names])
         return counted._replace(storage_full=self._store.room.is_full)
 
     async def check_health(self) -> None:
@@ -149,6 +152,10 @@ class Reading(Base):
         if not page.known:
             raise NotFound(f"there is no run {run_id!r}")
         return page
+
+    async def last_seq(self) -> int:
+        """The seq of the newest stored event; 0 when there is none."""
+        return await self._store.read(operations.last_seq())
 
     async def subscribe(self, run_id: str | None = None, *, after: int | None = None) -> AsyncIterator[Event]:
         """The stored events after the one with seq `after`, of a run or of all; then those to come.

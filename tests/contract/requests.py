@@ -771,6 +771,14 @@ async def stats_count_runs_by_status_and_job(backend: Backend) -> None:
             "sleeps": {"waiting": 1},
         }
         assert stats.paused_jobs == ["fails"]
+        assert (await durably.stats(job=[quick, "sleeps"])).by_status == {"completed": 2, "pending": 1, "waiting": 1}
+        assert (await durably.stats(job="fails")).paused_jobs == ["fails"]
+        assert (await durably.stats(job="quick")).paused_jobs == []
+        labelled = await durably.trigger(quick, labels={"org": "acme"}, delay=50)
+        assert (await durably.stats(labels={"org": "acme"})).by_job == {"quick": {"pending": 1}}
+        assert (await durably.stats(labels={"org": "globex"})).total == 0
+        await durably.cancel(labelled.id)
+        assert await durably.delete_runs(labels={"org": "acme"}) == 1
         await durably.cancel(pending.id)
         assert await durably.delete_runs(status=STATUSES) == 4
         assert (await durably.stats()).by_job == {"sleeps": {"waiting": 1}}

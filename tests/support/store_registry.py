@@ -322,6 +322,7 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.read_events("completed", 0, 10, CODEC),
         lambda: operations.read_events("none", 0, 10, CODEC),
     ],
-    "stats": [operations.stats],
+    "last_seq": [operations.last_seq],
+    "stats": [operations.stats, lambda: operations.stats(ALL_FILTERS)],
 }
 """What `durably_web.store.operations` exports, by name."""

@@ -44,6 +44,7 @@ from durably_web.store.operations.reading import (
     get_runs,
     get_steps,
     get_whole,
+    last_seq,
     read_events,
     stats,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "get_whole",
     "has_schema",
     "holders_among_ancestors",
+    "last_seq",
     "open_signals",
     "other_owners",
     "pause",

@@ -68,7 +68,9 @@ ORDER BY j.number LIMIT ?
 """
 )
 
-COUNT_RUNS: LiteralString = "SELECT job_name, status, count(*) FROM durably_runs GROUP BY job_name, status"
+SELECT_LAST_SEQ: LiteralString = "SELECT coalesce(max(seq), 0) FROM durably_journal"
+
+COUNT_RUNS: LiteralString = "SELECT r.job_name, r.status, count(*) FROM durably_runs r "
 SELECT_PAUSED_JOBS: LiteralString = "SELECT job_name FROM durably_paused_jobs ORDER BY job_name"
 
 
@@ -90,6 +92,9 @@ class Filter(NamedTuple):
     """The id of the last run of the page before."""
     unrequested: str | None = None
     """Without those that this request, in all its parts, has an entry for."""
+
+
+ALL_RUNS = Filter()
 
 
 def get_run(run_id: str, codec: Codec) -> Operation[Run | None]:
@@ -191,8 +196,9 @@ def get_whole(run_id: str) -> Operation[Whole | None]:
     )
 
 
-def stats() -> Operation[Stats]:
-    """Counts of all runs there are."""
+def stats(which: Filter = ALL_RUNS) -> Operation[Stats]:
+    """Counts of the runs that the filter finds."""
+    where, params = _where(which)
 
     def decode(results: list[Rows]) -> Stats:
         by_status: dict[str, int] = {}
@@ -203,7 +209,13 @@ def stats() -> Operation[Stats]:
         paused = [cast(str, row[0]) for row in results[1]]
         return Stats(sum(by_status.values()), by_status, by_job, paused)
 
-    return operation("stats", "read", decode, (COUNT_RUNS, ()), (SELECT_PAUSED_JOBS, ()))
+    count = COUNT_RUNS + where + " GROUP BY r.job_name, r.status"
+    return operation("stats", "read", decode, (count, tuple(params)), (SELECT_PAUSED_JOBS, ()))
+
+
+def last_seq() -> Operation[int]:
+    """The seq of the newest journal entry; 0 when there is none."""
+    return operation("last_seq", "read", lambda results: cast(int, results[0][0][0]), (SELECT_LAST_SEQ, ()))
 
 
 class EventPage(NamedTuple):

@@ -1,0 +1,180 @@
+"""Which right each route needs, and how an answer is kept within what its caller may see.
+
+A route that is not named here concerns everybody, until somebody decides otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+
+from durably_web.api import parsing, routes
+from durably_web.api.parsing import Request
+from durably_web.events import Event
+from durably_web.server.asked import RunFilter, TriggerRequest
+from durably_web.server.auth import Caller
+
+if TYPE_CHECKING:
+    from durably_web.engine import Durably
+
+# About one run, which the query names: what `on_run_access` is asked for.
+OPERATIONS = {
+    ("GET", "/run"): "read",
+    ("GET", "/steps"): "steps",
+    ("GET", "/logs"): "logs",
+    ("GET", "/events"): "subscribe",
+    ("POST", "/signal"): "signal",
+    ("POST", "/cancel"): "cancel",
+    ("POST", "/retry"): "retry",
+    ("POST", "/retrigger"): "retrigger",
+    ("POST", "/fork"): "fork",
+    ("POST", "/pause"): "pause",
+    ("POST", "/resume"): "resume",
+    ("DELETE", "/run"): "delete",
+}
+# Runs of which a stream remembers whether its client may see them.
+MOST_KNOWN = 10_000
+# Of these, requests that name no run: they concern all runs of a job.
+_OF_JOBS = (("POST", "/pause"), ("POST", "/resume"))
+
+
+async def answer(durably: Durably, caller: Caller, request: Request) -> Any:
+    """The body of the answer for this caller. Raises what the engine raises, and `HTTPException`."""
+    route = request.method, request.path
+    if not caller.is_restricted or route == ("GET", "/health"):
+        return await routes.answer(durably, request)
+    if route in _RESTRICTED:
+        known = routes.ROUTES[route]
+        parsing.request_id(request.id)
+        parsing.check_query(request.query, known.query, known.several, request.path)
+    if route in OPERATIONS and ("runId" in request.query or (route not in _OF_JOBS and route != ("GET", "/events"))):
+        run_id = parsing.required(request.query, "runId")
+        await caller.check_run(run_id, OPERATIONS[route], request.id)
+        return await routes.answer(durably, request)
+    if route in _RESTRICTED:
+        return await _RESTRICTED[route](durably, caller, request)
+    await caller.check_admin(_name_of(request))
+    if request.path.startswith("/runs/"):
+        return await _bulk(durably, caller, request)
+    return await routes.answer(durably, request)
+
+
+def _name_of(request: Request) -> str:
+    """What `on_admin` is asked for: `"purge"`, `"pause_job"`, `"cancel_runs"`, `"schedule"`."""
+    words = request.path.strip("/").split("/")
+    if words[0] == "runs" and len(words) == 2:
+        return f"{words[1]}_runs"
+    if (request.method, request.path) in _OF_JOBS:
+        return f"{words[0]}_job"
+    return words[0]
+
+
+async def _trigger(durably: Durably, caller: Caller, request: Request) -> Any:
+    asked = await caller.allowed(TriggerRequest.of(*routes.trigger_asked(request)))
+    return routes.made(await durably.trigger(asked.job_name, asked.input, request_id=request.id, **asked.arguments()))
+
+
+async def _trigger_many(durably: Durably, caller: Caller, request: Request) -> Any:
+    job, items = routes.triggers_asked(request)
+    asked = [
+        await caller.allowed(TriggerRequest.of(job, item.pop("input"), item)) for item in (dict(one) for one in items)
+    ]
+    if any(one.job_name != job for one in asked):
+        raise TypeError("on_trigger gave one of many runs another job")
+    given = [{"input": one.input, **one.arguments()} for one in asked]
+    return [routes.made(handle) for handle in await durably.trigger_many(job, given, request_id=request.id)]
+
+
+async def _runs(durably: Durably, caller: Caller, request: Request) -> Any:
+    scope = await caller.scope(RunFilter.of(request.query))
+    if scope.finds_nothing:
+        return []
+    runs = await routes.answer(durably, request._replace(query=scope.narrow(request.query)))
+    return [run for run in runs if await caller.sees(run["id"], "read")]
+
+
+async def _stats(durably: Durably, caller: Caller, request: Request) -> Any:
+    scope = await caller.scope(RunFilter.of(request.query))
+    if scope.finds_nothing or scope.statuses is not None or not await caller.sees(None, "read"):
+        # Counts of what one may not see would tell of it.
+        raise HTTPException(403, "counts need a scope_runs of auth, and one without statuses")
+    counts = await routes.answer(durably, request._replace(query=scope.narrow(request.query)))
+    if not scope.is_open:
+        counts["pausedJobs"] = [name for name in counts["pausedJobs"] if name in counts["byJob"]]
+    return counts
+
+
+async def _events(durably: Durably, caller: Caller, request: Request) -> Any:
+    """A page of what the caller may see: as many events as were asked for, if there are so many."""
+    fits, sees = stream_filter(caller, await caller.scope(RunFilter(), subscribe=True))
+    limit = parsing.whole(request.query, "limit")
+    limit = routes.MOST_EVENTS if limit is None else limit
+    if not 1 <= limit <= routes.MOST_EVENTS:
+        return await routes.answer(durably, request)
+    after = parsing.whole(request.query, "after")
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await durably.get_events(after=after, limit=routes.MOST_EVENTS)
+        for event in page.events:
+            if fits(event) and await sees(event):
+                found.append(event.to_wire())
+            if len(found) == limit:
+                return {"events": found, "ended": False}
+        if len(page.events) < routes.MOST_EVENTS:
+            return {"events": found, "ended": False}
+        after = page.events[-1].seq
+
+
+async def _bulk(durably: Durably, caller: Caller, request: Request) -> Any:
+    """Many runs, of those that the caller may see."""
+    scope = await caller.scope(RunFilter.of(request.query))
+    if scope.finds_nothing:
+        return {"count": 0}
+    if not await caller.sees(None, "read"):
+        raise HTTPException(403, "many runs at once need a scope_runs of auth")
+    return await routes.answer(durably, request._replace(query=scope.narrow(request.query)))
+
+
+_RESTRICTED: dict[tuple[str, str], Callable[[Durably, Caller, Request], Awaitable[Any]]] = {
+    ("POST", "/trigger"): _trigger,
+    ("POST", "/trigger-many"): _trigger_many,
+    ("GET", "/runs"): _runs,
+    ("GET", "/stats"): _stats,
+    ("GET", "/events"): _events,
+}
+
+
+Fits = Callable[[Event], bool]
+Sees = Callable[[Event], Awaitable[bool]]
+
+
+def run_filter(run_id: str) -> tuple[Fits, Sees]:
+    """Of one run, all events."""
+
+    async def sees(event: Event) -> bool:
+        return True
+
+    return lambda event: event.run_id == run_id, sees
+
+
+def stream_filter(caller: Caller, scope: RunFilter) -> tuple[Fits, Sees]:
+    """Which events of all runs a caller gets to see: at once, and after asking."""
+    known: dict[str | None, bool] = {}
+
+    def fits(event: Event) -> bool:
+        if scope.finds_nothing:
+            return False
+        # What is about no run is about the server.
+        is_open = scope.is_open and not caller.is_restricted
+        return is_open if event.run_id is None else scope.admits(event.job_name, event.labels)
+
+    async def sees(event: Event) -> bool:
+        if event.run_id not in known:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[event.run_id] = await caller.sees(event.run_id, "subscribe")
+        return known[event.run_id]
+
+    return fits, sees

@@ -1,0 +1,191 @@
+"""Who may do what: everything that a caller asks for goes through here, once there is an `auth`.
+
+What the `auth` of an application leaves out is refused, not allowed: what is outside of `scope_runs` does not exist for
+the caller, and what concerns everybody needs `on_admin`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+
+from durably_web.errors import NotFound
+from durably_web.server.asked import RunFilter, TriggerRequest
+
+if TYPE_CHECKING:
+    from durably_web.engine import Durably
+    from durably_web.records import Run
+
+_HOOKS = ("authenticate", "on_trigger", "on_run_access", "on_admin", "scope_runs", "scope_runs_subscribe")
+
+
+class Guard:
+    """The `auth` of an application, or none: then everything is allowed.
+
+    Raises `TypeError` for one without `authenticate`, and for a hook that there is not: a misspelt one would protect
+    nothing.
+    """
+
+    def __init__(self, durably: Durably, auth: object | None) -> None:
+        self._durably = durably
+        self._auth = auth
+        if auth is None:
+            return
+        if not callable(getattr(auth, "authenticate", None)):
+            raise TypeError("auth needs a method authenticate(request)")
+        for name in dir(auth):
+            if name.startswith(("on_", "scope_")) and name not in _HOOKS:
+                raise TypeError(f"auth has {name}, which nobody calls; there are {', '.join(_HOOKS)}")
+
+    async def admit(self, request: HttpRequest) -> Caller:
+        """Whoever sends this request. Raises what `authenticate` raises."""
+        if self._auth is None:
+            return Caller(self._durably)
+        context = await _called(self._auth.authenticate, request)  # type: ignore[attr-defined]
+        return Restricted(self._durably, self._auth, context)
+
+
+class Caller:
+    """Somebody who sends requests, and may do everything."""
+
+    is_restricted = False
+
+    def __init__(self, durably: Durably) -> None:
+        self._durably = durably
+
+    async def check_run(self, run_id: str, operation: str, request_id: str | None) -> None:
+        """Raises `NotFound` for a run that there is not for this caller, or what `on_run_access` raises."""
+
+    async def check_admin(self, operation: str) -> None:
+        """Raises `HTTPException` unless the caller may do what concerns everybody."""
+
+    async def allowed(self, asked: TriggerRequest) -> TriggerRequest:
+        """The run that the caller gets for this one. Raises `HTTPException`."""
+        return asked
+
+    async def scope(self, asked: RunFilter, subscribe: bool = False) -> RunFilter:
+        """Those of the runs that are asked for which the caller may see."""
+        return asked
+
+    async def sees(self, run_id: str | None, operation: str) -> bool:
+        """Of a run that is within the scope: whether the caller may see it."""
+        return True
+
+
+class Restricted(Caller):
+    """Somebody who may do what the `auth` of the application allows."""
+
+    is_restricted = True
+
+    def __init__(self, durably: Durably, auth: object, context: object) -> None:
+        super().__init__(durably)
+        self._auth = auth
+        self._context = context
+
+    async def check_run(self, run_id: str, operation: str, request_id: str | None) -> None:
+        run = await self._durably.get_run(run_id)
+        scope = await self.scope(RunFilter())
+        if run is None:
+            # Whoever has deleted it may ask once more, without knowing that it was done.
+            if operation == "delete" and request_id is not None and await self._was_within(scope, run_id):
+                return
+            raise _no_run(run_id)
+        if not scope.admits(run.job_name, run.labels, run.status):
+            raise _no_run(run_id)
+        await self._check_access(run, operation)
+
+    async def _was_within(self, scope: RunFilter, run_id: str) -> bool:
+        try:
+            events = (await self._durably.get_events(run_id)).events
+        except NotFound:
+            return False
+        return any(event.type == "run:delete" and scope.admits(event.job_name, event.labels) for event in events)
+
+    async def _check_access(self, run: Run, operation: str) -> None:
+        if (hook := self._hook("on_run_access")) is not None:
+            await _called(hook, self._context, run, operation)
+
+    async def check_admin(self, operation: str) -> None:
+        hook = self._hook("on_admin")
+        if hook is None:
+            raise HTTPException(403, f"{operation} concerns all runs, and this server lets nobody do that over HTTP")
+        await _called(hook, self._context, operation)
+
+    async def allowed(self, asked: TriggerRequest) -> TriggerRequest:
+        if (hook := self._hook("on_trigger")) is not None:
+            asked = await _called(hook, self._context, asked) or asked
+            if not isinstance(asked, TriggerRequest):
+                raise TypeError(f"on_trigger returns a TriggerRequest or None, not {asked!r}")
+        scope = await self.scope(RunFilter())
+        asked.labels = {**scope.labels, **asked.labels}
+        if not scope.admits(asked.job_name, asked.labels):
+            raise HTTPException(403, "this run would be outside of what you may see: another job, or another label")
+        if scope.labels:
+            # Otherwise one could join, replace, or wait for the runs of others, by guessing their keys.
+            asked.idempotency_key = _own_key(scope.labels, asked.idempotency_key)
+            asked.concurrency_key = _own_key(scope.labels, asked.concurrency_key)
+        return asked
+
+    async def scope(self, asked: RunFilter, subscribe: bool = False) -> RunFilter:
+        hook = self._hook("scope_runs_subscribe") if subscribe else None
+        hook = hook or self._hook("scope_runs")
+        if hook is None:
+            return asked
+        scoped = await _called(hook, self._context, asked)
+        if not isinstance(scoped, RunFilter):
+            raise TypeError(f"{hook.__name__} returns a RunFilter, not {scoped!r}")
+        return scoped
+
+    async def sees(self, run_id: str | None, operation: str) -> bool:
+        if self._hook("on_run_access") is None or self._hook("scope_runs") is not None:
+            return True
+        # Lists have no scope here, so each run of them is asked for as if it were by its id.
+        run = None if run_id is None else await self._durably.get_run(run_id)
+        if run is None:
+            return False
+        try:
+            await self._check_access(run, operation)
+        except Exception as error:
+            if rejection_of(error) is None:
+                raise
+            return False
+        return True
+
+    def _hook(self, name: str) -> Callable[..., Any] | None:
+        hook = getattr(self._auth, name, None)
+        if hook is not None and not callable(hook):
+            raise TypeError(f"{name} of auth is not a method")
+        return hook
+
+
+def rejection_of(error: Exception) -> HTTPException | None:
+    """The HTTP exception that an error is, of whichever framework."""
+    if isinstance(error, HTTPException):
+        return error
+    status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return None
+    headers = getattr(error, "headers", None)
+    return HTTPException(status, str(detail or ""), dict(headers) if isinstance(headers, Mapping) else None)
+
+
+def _no_run(run_id: str) -> NotFound:
+    # Word for word what is said of a run that there never was.
+    return NotFound(f"there is no run {run_id!r}")
+
+
+def _own_key(labels: Mapping[str, str], key: str | None) -> str | None:
+    if key is None:
+        return None
+    return f"{json.dumps(labels, sort_keys=True, separators=(',', ':'))} {key}"
+
+
+async def _called(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a hook, sync or async."""
+    result = hook(*arguments)
+    return await result if inspect.isawaitable(result) else result
