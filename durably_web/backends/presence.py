@@ -86,6 +86,12 @@ class Presence:
             os.close(descriptor)
         self._held.clear()
 
+    def forsake(self) -> None:
+        """In the child of a fork: the locks are the parent's, and end with it."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
     def _path(self, worker_id: str) -> str:
         safe = "".join(letter if letter.isalnum() else "-" for letter in worker_id)
         return f"{self._database}-worker-{safe}"

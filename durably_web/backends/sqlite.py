@@ -7,9 +7,12 @@ import os
 import random
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
+from durably_web.backends.checkpoints import Checkpoints, loses_commits
+from durably_web.backends.forks import forsake
 from durably_web.backends.presence import Presence
 from durably_web.errors import (
     ConstraintViolated,
@@ -50,6 +53,8 @@ class SqliteExecutor:
         self._in_memory = path == ":memory:"
         self._logs_ahead = False
         self._presence = None if self._in_memory else Presence(os.path.abspath(path))
+        self._checkpoints: Checkpoints | None = None
+        self._forked = False
 
     async def open(self) -> None:
         if self._connection is not None:
@@ -61,6 +66,8 @@ class SqliteExecutor:
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self._path} cannot be opened: {error}", code=_code(error)) from None
         self._connection = connection
+        self._forked = False
+        _opened.add(self)
         try:
             await self._set_up(connection)
         except BaseException:
@@ -72,10 +79,13 @@ class SqliteExecutor:
         # Reading it finds out whether this is a database at all.
         self._logs_ahead = await self._ask("PRAGMA journal_mode") == "wal"
         wanted = _SYNCHRONOUS[self._durability]
-        connection.execute(f"PRAGMA synchronous = {wanted}")
+        await self._patiently(lambda connection: connection.execute(f"PRAGMA synchronous = {wanted}"))
         given = await self._ask("PRAGMA synchronous")
         if given != wanted:
             raise StoreNotDurable(f"{self._path} answers synchronous = {given} where {wanted} was asked for")
+        if not self._in_memory and loses_commits(sqlite3.sqlite_version_info):
+            self._checkpoints = Checkpoints(self._path)
+            self._checkpoints.take_over(connection)
 
     async def _log_ahead(self) -> None:
         """Set what the file itself keeps: only before a write, so that a database that is refused stays as it is."""
@@ -92,6 +102,9 @@ class SqliteExecutor:
     async def close(self) -> None:
         if self._presence is not None:
             self._presence.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        _opened.discard(self)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -99,9 +112,11 @@ class SqliteExecutor:
     async def run(self, batch: Batch) -> list[Rows]:
         connection = self._connection
         if connection is None:
-            raise StoreUnavailable(f"{self._path} is not open: use `async with durably`, or `await durably.init()`")
+            raise self._not_open()
         if batch.mode == "write" and not self._logs_ahead and not self._in_memory:
             await self._log_ahead()
+        if self._checkpoints is not None and batch.mode == "write" and self._checkpoints.is_due():
+            self._checkpoints.make(connection)
         try:
             return _execute(connection, batch)
         except sqlite3.OperationalError as error:
@@ -148,6 +163,24 @@ class SqliteExecutor:
         else:
             kind, message = StoreError, f"{self._path}: {error} ({code})"
         return kind(message, code=code, statement_index=index)
+
+    def _not_open(self) -> StoreUnavailable:
+        if self._forked:
+            return StoreUnavailable(
+                f"{self._path} was opened before a fork: each process opens it for itself, afterwards"
+            )
+        return StoreUnavailable(f"{self._path} is not open: use `async with durably`, or `await durably.init()`")
+
+    def forsake(self) -> None:
+        """In the child of a fork: let go of what is the parent's, and leave it as it is."""
+        self._forked = True
+        connection, self._connection = self._connection, None
+        onlooker = None if self._checkpoints is None else self._checkpoints.forsake()
+        for each in (connection, onlooker):
+            if each is not None:
+                forsake(each)
+        if self._presence is not None:
+            self._presence.forsake()
 
     def version(self) -> int | None:
         if self._connection is None or self._in_memory:
@@ -201,3 +234,17 @@ def _code(error: BaseException) -> str:
 
 def _is_busy(error: BaseException) -> bool:
     return _code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+_opened: weakref.WeakSet[SqliteExecutor] = weakref.WeakSet()
+
+
+def _in_the_child() -> None:
+    for executor in list(_opened):
+        executor.forsake()
+    _opened.clear()
+
+
+# SQLite's connections and the locks on files do not survive a fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_the_child)
