@@ -151,6 +151,11 @@ class Durably(Control):
         self._worker.close()
         await self._store.close()
 
+    async def abandon(self) -> None:
+        """Close the database without finishing anything, as if the process were gone. Safe after a `stop`."""
+        self._worker.close()
+        await self._store.abandon()
+
     def announce_stop(self, reason: str) -> None:
         """Tell listeners (`worker:shutdown`), and step functions that ask (`shutting_down`), that a stop is near.
         Before the next start only the first reason is told. `stop` does so itself."""

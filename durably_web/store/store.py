@@ -100,6 +100,11 @@ class Store:
         self._open = False
         await self._executor.close()
 
+    async def abandon(self) -> None:
+        """Close without waiting for what is under way. Safe to call again."""
+        self._open = False
+        await self._executor.close()
+
     async def migrate(self) -> None:
         """Apply the migrations that are missing, each in a transaction of its own.
 
