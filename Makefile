@@ -106,6 +106,10 @@ test: setup chromium lint types js pyodide-dist ## Everything: style, types, Jav
 simulate: $(VENV)/.installed ## Simulate engines in trouble: SEEDS=1000 many (FIRST=0), or SEED=123 one with its trace
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
 
+.PHONY: torture
+torture: $(VENV)/.installed ## Kill worker processes on one file: ARGS="--runs 50000 --kills 200 --seed 2"
+	@$(BIN)/python -m tests.torture $(ARGS)
+
 # --- How fast? -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench

@@ -72,9 +72,13 @@ class Reading(Base):
         """Everything that is stored of a run, of one moment, as plain JSON. Raises `NotFound`."""
         return self._ask(lambda engine: engine.export_run(run_id))
 
-    def stats(self) -> Stats:
-        """How many runs there are by status and job. Counts all runs there are."""
-        return self._ask(Engine.stats)
+    def stats(self, *, job: Jobs | None = None, labels: Mapping[str, str] | None = None) -> Stats:
+        """How many runs there are by status and job. Counts all runs that meet the conditions."""
+        return self._ask(lambda engine: engine.stats(job=job, labels=labels))
+
+    def last_seq(self) -> int:
+        """The seq of the newest event; `subscribe(after=…)` with it gives what comes from now on."""
+        return self._ask(Engine.last_seq)
 
     def check_health(self) -> None:
         """Return if the database answers. Raises `StoreError` if it does not."""
