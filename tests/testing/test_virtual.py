@@ -239,7 +239,7 @@ async def test_one_of_many_dies_too() -> None:
 async def test_nothing_of_a_dead_engine_goes_on() -> None:
     @job
     async def beside(step: Step, input: dict[str, Any]) -> list[Any]:
-        return await asyncio.gather(step.run("long", nap, 60), step.run("short", note, "short"))
+        return list(await asyncio.gather(step.run("long", nap, 60), step.run("short", note, "short")))
 
     async with engine(jobs=[beside]) as durably:
         durably.crash_after("short")
