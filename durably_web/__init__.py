@@ -30,6 +30,7 @@ _EXPORTS = {
     "FailedAttempt": "records",
     "LogEntry": "records",
     "Progress": "records",
+    "Schedule": "records",
     "Stats": "records",
     "Codec": "codec",
     "JsonCodec": "codec",
@@ -87,6 +88,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "FailedAttempt",
     "LogEntry",
     "Progress",
+    "Schedule",
     "Stats",
     "Codec",
     "JsonCodec",
@@ -166,7 +168,7 @@ if TYPE_CHECKING:
     from durably_web.handle import RunHandle
     from durably_web.jobs import Job, job
     from durably_web.network import Network, is_network_failure
-    from durably_web.records import FailedAttempt, LogEntry, Progress, Run, Stats, StepRecord
+    from durably_web.records import FailedAttempt, LogEntry, Progress, Run, Schedule, Stats, StepRecord
     from durably_web.retry import Debounce, RateLimit, Retry
     from durably_web.steps import Step
 

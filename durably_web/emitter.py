@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from durably_web.events import EVENT_TYPES, Event
+from durably_web.events import EVENT_TYPES, Event, EventType
 from durably_web.failures import describe
 from durably_web.records import instant
 
@@ -50,21 +51,22 @@ class Emitter:
             except Exception as error:
                 self._report(error, event)
 
+    def tell(
+        self,
+        event_type: EventType,
+        run_id: str | None = None,
+        job_name: str | None = None,
+        labels: dict[str, str] | None = None,
+        **about: Any,
+    ) -> None:
+        """Tell of something that is not stored. Costs nothing where nobody listens."""
+        if self.hears(event_type):
+            now = instant(self._now())
+            self.emit(Event(event_type, None, None, now, run_id, job_name, labels or {}, **about))
+
     def error(self, error: BaseException, context: str, run_id: str | None = None) -> None:
         """Tell of something that went wrong beside the runs: `worker:error`."""
-        self.emit(
-            Event(
-                "worker:error",
-                None,
-                None,
-                instant(self._now()),
-                run_id,
-                None,
-                {},
-                error=describe(error),
-                context=context,
-            )
-        )
+        self.tell("worker:error", run_id, error=describe(error), context=context)
 
     def _done(self, task: asyncio.Future[None], event: Event) -> None:
         self._tasks.discard(task)

@@ -3,8 +3,9 @@
 An event is the image of one journal entry, and has its `seq`. Some are told but not stored, and have none:
 `step:start` and `run:lease-renewed`, which would cost a write each; `run:pause` and `run:resume`, which change no
 run's course; `step:cancel`, whose run is not its worker's any more; `worker:error`, which may have no run;
-`worker:shutdown`, which tells that the engine is about to stop; `network:offline` and `network:online`, which tell what
-the engine hears of the network; and what happens to the storage as a whole.
+`schedule:skip`, which tells of ticks that got no run; `worker:shutdown`, which tells that
+the engine is about to stop; `network:offline` and `network:online`, which tell what the engine hears of the network;
+and what happens to the storage as a whole.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ EventType = Literal[
     "step:fail",
     "step:cancel",
     "log:write",
+    "schedule:skip",
     "worker:error",
     "worker:shutdown",
     "network:offline",
@@ -80,6 +82,10 @@ class Event(NamedTuple):
     waits_for: str | None = None
     reason: str | None = None
     undoing: str | None = None
+    schedule: str | None = None
+    ticks: int | None = None
+    first_at: Instant | None = None
+    last_at: Instant | None = None
 
     def to_wire(self) -> dict[str, Any]:
         wire: dict[str, Any] = {
@@ -96,6 +102,8 @@ class Event(NamedTuple):
             wire["progress"] = self.progress.to_wire()
         if self.until is not None:
             wire["until"] = wire_instant(self.until)
+        if self.type == "schedule:skip":
+            wire |= {"firstAt": wire_instant(self.first_at), "lastAt": wire_instant(self.last_at)}
         if self.duration is not None:
             wire["duration"] = round(self.duration * 1000)
         return wire
@@ -119,6 +127,7 @@ _WIRE_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "step:fail": (("step_name", "stepName"), ("error", "error"), ("attempt", "attempt")),
     "step:cancel": (("step_name", "stepName"),),
     "log:write": (("step_name", "stepName"), ("level", "level"), ("message", "message"), ("data", "data")),
+    "schedule:skip": (("schedule", "schedule"), ("reason", "reason"), ("ticks", "ticks")),
     "worker:error": (("error", "error"), ("context", "context")),
     "worker:shutdown": (("reason", "reason"),),
     "storage:full": (("error", "error"),),

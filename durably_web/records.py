@@ -12,6 +12,8 @@ Disposition = Literal["created", "idempotent", "coalesced"]
 Undoing = Literal["failed", "cancelled"]
 Kind = Literal["run", "sleep", "signal", "call", "trigger"]
 """What a step is, by the method that it was asked for with."""
+Missed = Literal["skip", "one", "all"]
+Overlap = Literal["skip", "queue", "allow"]
 Level = Literal["debug", "info", "warning", "error"]
 
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
@@ -127,6 +129,50 @@ class Run(NamedTuple):
             "stepCount": self.step_count,
             "isTerminal": self.is_terminal,
             "isActive": self.is_active,
+        }
+
+
+class Schedule(NamedTuple):
+    """A job that is to run again and again, and when. Durations are seconds."""
+
+    name: str
+    job_name: str
+    cron: str | None
+    every: float | None
+    timezone: str | None
+    """Of `cron`; `None` with `every`."""
+    input: Any
+    labels: dict[str, str]
+    priority: int
+    missed: Missed
+    overlap: Overlap
+    catch_up_window: float | None
+    paused: bool
+    next_at: Instant | None
+    """The next tick; `None` while it is paused, or when there is none any more."""
+    last_at: Instant | None
+    """The last tick that got a run."""
+    created_at: Instant
+    updated_at: Instant
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "jobName": self.job_name,
+            "cron": self.cron,
+            "everyMs": None if self.every is None else round(self.every * 1000),
+            "timezone": self.timezone,
+            "input": to_plain(self.input),
+            "labels": self.labels,
+            "priority": self.priority,
+            "missed": self.missed,
+            "overlap": self.overlap,
+            "catchUpWindowMs": None if self.catch_up_window is None else round(self.catch_up_window * 1000),
+            "paused": self.paused,
+            "nextAt": wire_instant(self.next_at),
+            "lastAt": wire_instant(self.last_at),
+            "createdAt": wire_instant(self.created_at),
+            "updatedAt": wire_instant(self.updated_at),
         }
 
 

@@ -25,7 +25,7 @@ from durably_web.arguments import (
 from durably_web.context import current_step
 from durably_web.errors import InvalidInput, NotSerializable
 from durably_web.jobs import Job
-from durably_web.records import Kind, Level, Progress
+from durably_web.records import Kind, Level, Progress, instant
 from durably_web.retry import Retry
 
 if TYPE_CHECKING:
@@ -330,6 +330,12 @@ class Step:
     def attempt(self) -> int:
         """How many times the run has been taken up, from 1."""
         return self._execution.lease.attempt
+
+    @property
+    def scheduled_at(self) -> datetime.datetime | None:
+        """The tick of the schedule that asked for the run, whenever it begins; `None` for any other run."""
+        moment = self._execution.lease.scheduled_at
+        return None if moment is None else instant(moment)
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
 from durably_web.errors import LeaseLost, RunInterrupted, SchemaTooNew, StorageFull
-from durably_web.events import Event, EventType
+from durably_web.events import EventType
 from durably_web.execution import Execution
-from durably_web.records import instant
 from durably_web.store import operations
 from durably_web.store.changes import JOURNAL, RUNNABLE
 from durably_web.store.rows import Lease, entry_event
 from durably_web.waits import WAITS
+
+if TYPE_CHECKING:
+    from durably_web.ticking import Ticking
 
 RECOVERY = "recovery"
 """Topic: there is a reason to try again at once what failed."""
@@ -63,6 +66,8 @@ class Worker:
         # As far as the last claim saw.
         self._next_at: int | None = None
         self._keyed = True
+        self._tick_at: int | None = None
+        self._ticking: Ticking | None = None
         self._store.room.on_change = self._tell_of_room
         self._store.on_too_new = self._tell_of_newer
 
@@ -95,6 +100,8 @@ class Worker:
         loop, self._loop = self._loop, None
         if loop is not None:
             await loop
+        if self._ticking is not None:
+            await self._ticking.stop()
         # Those of the claim that was under way.
         self._stop_executions()
         await self._finish_all()
@@ -139,19 +146,13 @@ class Worker:
         if shutdown.reason is not None:
             return
         shutdown.reason = reason
-        if self._emitter.hears("worker:shutdown"):
-            now = instant(self._clock.now())
-            self._emitter.emit(
-                Event("worker:shutdown", None, None, now, None, None, {}, worker_id=self.worker_id, reason=reason)
-            )
+        self._emitter.tell("worker:shutdown", worker_id=self.worker_id, reason=reason)
 
     def _tell_of_room(self, error: StorageFull | None) -> None:
         """The disk is full, and what was done waits to be stored; or nothing waits any more."""
         name: EventType = "storage:room" if error is None else "storage:full"
-        if self._emitter.hears(name):
-            text = None if error is None else f"{type(error).__name__}: {error}"
-            now = instant(self._clock.now())
-            self._emitter.emit(Event(name, None, None, now, None, None, {}, error=text, worker_id=self.worker_id))
+        text = None if error is None else f"{type(error).__name__}: {error}"
+        self._emitter.tell(name, error=text, worker_id=self.worker_id)
         if error is None:
             self._store.changes.notify(RUNNABLE)
             self._store.changes.notify(RECOVERY)
@@ -183,7 +184,7 @@ class Worker:
             if max_runs is not None:
                 room = min(room, max_runs - count)
             late = deadline is not None and self._clock.monotonic() >= deadline
-            begun = [] if late or room <= 0 or stops != self._stops else await self._claim(room)
+            begun = [] if late or room <= 0 or stops != self._stops else await self._claim_with_ticks(room, stops)
             count += len(begun)
             own.update(begun)
             if not begun:
@@ -202,6 +203,8 @@ class Worker:
             try:
                 if (room := self._room) > 0:
                     await self._claim(room, patient=True)
+                if (due := self._due_ticking()) is not None:
+                    due.begin()
             except SchemaTooNew:
                 # Of that everybody has been told.
                 return
@@ -220,9 +223,10 @@ class Worker:
 
     def _patience(self) -> float:
         """Seconds until something may be due that nobody tells of: a moment that comes, or what was overlooked."""
+        patience = min(self._polling_interval, self._until_tick())
         if self._next_at is None or self._room <= 0:
-            return self._polling_interval
-        return min(self._polling_interval, max(1, self._next_at - self._clock.now()) / 1000)
+            return patience
+        return min(patience, max(1, self._next_at - self._clock.now()) / 1000)
 
     async def _claim(self, limit: int, *, patient: bool = False) -> list[asyncio.Task[object]]:
         now = self._clock.now()
@@ -241,7 +245,7 @@ class Worker:
             ),
             patient=patient,
         )
-        self._next_at, self._keyed = claimed.next_at, claimed.keyed
+        self._next_at, self._keyed, self._tick_at = claimed.next_at, claimed.keyed, claimed.tick_at
         begun = [self._begin(lease, now) for lease in claimed.leases]
         if not begun and claimed.keyed and not by_limits:
             # Those with a key were not looked at.
@@ -300,6 +304,40 @@ class Worker:
         while self._executing:
             await asyncio.wait({task for _, task in self._executing.values()})
 
+    # -- schedules ---------------------------------------------------------------------------------------
+
+    def look_for_tick(self, moment: int | None) -> None:
+        """A schedule ticks at this moment; also a worker that claims nothing now is to know it."""
+        if moment is not None:
+            self._tick_at = moment if self._tick_at is None else min(moment, self._tick_at)
+            self._store.changes.notify(RUNNABLE)
+
+    async def _claim_with_ticks(self, limit: int, stops: int) -> list[asyncio.Task[object]]:
+        """Also of runs that ticks get now."""
+        begun = await self._claim(limit)
+        while (due := self._due_ticking()) is not None and await due.work() and not begun and stops == self._stops:
+            begun = await self._claim(limit)
+        return begun
+
+    def _due_ticking(self) -> Ticking | None:
+        return self._ticking if self._until_tick() == 0 else None
+
+    def _until_tick(self) -> float:
+        """Seconds until there is something to do about schedules."""
+        if self._tick_at is None or self._paused or self._store.room.is_full:
+            return math.inf
+        if self._ticking is None:
+            # Here, and not at the top: most engines have no schedules.
+            from durably_web.ticking import Ticking
+
+            self._ticking = Ticking(self._environment)
+        return self._ticking.wait(self._tick_at)
+
+    async def _look_for_tick(self) -> None:
+        """A worker without room claims nothing, and does not learn otherwise of the schedules of others."""
+        if self._room <= 0 and not self._paused:
+            self.look_for_tick(await self._store.read(operations.next_tick()))
+
     # -- leases ------------------------------------------------------------------------------------------
 
     async def _enter(self) -> None:
@@ -323,9 +361,7 @@ class Worker:
         online = self._network.online
         if online != self._online:
             self._online = online
-            type_: EventType = "network:online" if online else "network:offline"
-            if self._emitter.hears(type_):
-                self._emitter.emit(Event(type_, None, None, instant(self._clock.now()), None, None, {}))
+            self._emitter.tell("network:online" if online else "network:offline")
         if online:
             self._store.changes.notify(WAITS)
             self._in_background(self._wake_for_network)
@@ -360,6 +396,7 @@ class Worker:
         try:
             await self._renew()
             await self._free_the_dead()
+            await self._look_for_tick()
         except Exception as error:
             # Of a full disk, and of a newer version, everybody has been told.
             if not ((isinstance(error, StorageFull) and self._store.room.is_full) or isinstance(error, SchemaTooNew)):
@@ -388,20 +425,8 @@ class Worker:
                 execution.expires_at = expires_at
                 if run.paused:
                     execution.stop()
-                if self._emitter.hears("run:lease-renewed"):
-                    lease = execution.lease
-                    self._emitter.emit(
-                        Event(
-                            "run:lease-renewed",
-                            None,
-                            None,
-                            instant(self._clock.now()),
-                            run_id,
-                            lease.job_name,
-                            lease.labels,
-                            worker_id=self.worker_id,
-                        )
-                    )
+                lease = execution.lease
+                self._emitter.tell("run:lease-renewed", run_id, lease.job_name, lease.labels, worker_id=self.worker_id)
             elif execution.lease.generation == generation:
                 cancelled = run is not None and run.status == "cancelled"
                 execution.end(RunInterrupted() if cancelled else LeaseLost())

@@ -47,6 +47,7 @@ export const EVENT_TYPES = [
   "step:fail",
   "step:cancel",
   "log:write",
+  "schedule:skip",
   "worker:error",
   "worker:shutdown",
   "network:offline",

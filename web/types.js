@@ -286,6 +286,7 @@
  *   ["step:fail"]: {stepName: string, error: string, attempt: number, duration?: number},
  *   ["step:cancel"]: {stepName: string},
  *   ["log:write"]: {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
+ *   ["schedule:skip"]: {schedule: string, reason: "missed" | "overlap", ticks: number, firstAt: string, lastAt: string},
  *   ["worker:error"]: {error: string, context: string},
  *   ["worker:shutdown"]: {reason: "stop" | "close" | "pagehide"},
  *   ["network:offline"]: {},

@@ -209,6 +209,33 @@ def trigger_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+SCHEDULE_FIELDS = (
+    "name",
+    "jobName",
+    "cron",
+    "everyMs",
+    "timezone",
+    "input",
+    "labels",
+    "priority",
+    "missed",
+    "overlap",
+    "catchUpWindowMs",
+)
+
+
+def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `Durably.schedule` that the fields of a schedule stand for; whether they go together it says."""
+    options: dict[str, Any] = {
+        name: text(given[name], name) for name in ("name", "cron", "timezone", "missed", "overlap") if name in given
+    }
+    options |= trigger_options({name: given[name] for name in ("labels", "priority") if name in given})
+    for name, option in (("everyMs", "every"), ("catchUpWindowMs", "catch_up_window")):
+        if name in given:
+            options[option] = seconds(given[name], name)
+    return options
+
+
 def age_or_moment(given: Mapping[str, Any]) -> float | datetime.datetime:
     """`olderThan`, an instant, or `olderThanMs`, an age."""
     if ("olderThan" in given) == ("olderThanMs" in given):

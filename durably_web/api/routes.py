@@ -83,6 +83,7 @@ async def _runs(durably: Durably, request: Request) -> Any:
         limit=parsing.whole(request.query, "limit"),
         offset=parsing.whole(request.query, "offset"),
         after=parsing.optional(request.query, "after"),
+        schedule=parsing.optional(request.query, "schedule"),
     )
     return [run.to_wire() for run in runs]
 
@@ -182,6 +183,48 @@ def _run_or_job(request: Request) -> tuple[str | None, str]:
     return None, parsing.required(request.query, "jobName")
 
 
+# -- schedules ---------------------------------------------------------------------------------------------
+
+
+async def _schedule(durably: Durably, request: Request) -> Any:
+    body = parsing.fields(request.body, "a schedule", parsing.SCHEDULE_FIELDS)
+    job, options = parsing.text(body.get("jobName"), "jobName"), parsing.schedule_options(body)
+    return (await durably.schedule(job, input=body.get("input"), request_id=request.id, **options)).to_wire()
+
+
+async def _schedules(durably: Durably, request: Request) -> Any:
+    return [schedule.to_wire() for schedule in await durably.get_schedules()]
+
+
+async def _one_schedule(durably: Durably, request: Request) -> Any:
+    name = _name(request)
+    schedule = await durably.get_schedule(name)
+    if schedule is None:
+        raise NotFound(f"there is no schedule {name!r}")
+    return schedule.to_wire()
+
+
+async def _pause_schedule(durably: Durably, request: Request) -> Any:
+    return (await durably.pause_schedule(_name(request), request_id=request.id)).to_wire()
+
+
+async def _resume_schedule(durably: Durably, request: Request) -> Any:
+    return (await durably.resume_schedule(_name(request), request_id=request.id)).to_wire()
+
+
+async def _trigger_schedule(durably: Durably, request: Request) -> Any:
+    return made(await durably.trigger_schedule(_name(request), request_id=request.id))
+
+
+async def _remove_schedule(durably: Durably, request: Request) -> Any:
+    await durably.remove_schedule(_name(request), request_id=request.id)
+    return _DONE
+
+
+def _name(request: Request) -> str:
+    return parsing.required(request.query, "name")
+
+
 # -- many runs ---------------------------------------------------------------------------------------------
 
 
@@ -214,13 +257,14 @@ class Route(NamedTuple):
 
 _RUN = ("runId",)
 _SEVERAL = ("jobName", "status")
+_NAME = ("name",)
 _FILTER = ("jobName", "status", "label.", "createdBefore")
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/trigger"): Route(_trigger),
     ("POST", "/trigger-many"): Route(_trigger_many),
     ("POST", "/signal"): Route(_signal, ("runId", "name")),
-    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "limit", "offset", "after"), _SEVERAL),
+    ("GET", "/runs"): Route(_runs, ("jobName", "status", "label.", "schedule", "limit", "offset", "after"), _SEVERAL),
     ("GET", "/run"): Route(_run, _RUN),
     ("GET", "/steps"): Route(_steps, _RUN),
     ("GET", "/logs"): Route(_logs, _RUN),
@@ -235,6 +279,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/pause"): Route(_pause, ("runId", "jobName")),
     ("POST", "/resume"): Route(_resume, ("runId", "jobName")),
     ("POST", "/purge"): Route(_purge),
+    ("PUT", "/schedule"): Route(_schedule),
+    ("GET", "/schedules"): Route(_schedules),
+    ("GET", "/schedule"): Route(_one_schedule, _NAME),
+    ("POST", "/schedule/pause"): Route(_pause_schedule, _NAME),
+    ("POST", "/schedule/resume"): Route(_resume_schedule, _NAME),
+    ("POST", "/schedule/trigger"): Route(_trigger_schedule, _NAME),
+    ("DELETE", "/schedule"): Route(_remove_schedule, _NAME),
     **{
         ("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER, _SEVERAL)
         for verb in "cancel retry pause resume delete".split()

@@ -14,7 +14,7 @@ from durably_web.clock import Clock, SystemClock
 from durably_web.codec import Codec, JsonCodec
 from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
-from durably_web.engine.control import Control
+from durably_web.engine.scheduling import Scheduling
 from durably_web.environment import Environment, Hooks, Watch
 from durably_web.ids import IdMaker
 from durably_web.jobs import Job
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from durably_web.retention import Retention
 
 
-class Durably(Control):
+class Durably(Scheduling):
     """Triggers jobs, executes them, and tells of them.
 
         durably = Durably("app.db", jobs=[import_csv])

@@ -87,11 +87,13 @@ class Reading(Base):
         status: str | Sequence[str] | None = None,
         job: Jobs | None = None,
         labels: Mapping[str, str] | None = None,
+        schedule: str | None = None,
         limit: int | None = None,
         offset: int | None = None,
         after: str | None = None,
     ) -> list[Run]:
-        """Runs, newest first, that meet all conditions: of one status or several, of one job or several.
+        """Runs, newest first, that meet all conditions: of one status or several, of one job or several,
+        asked for by one schedule.
 
         `after` is the id of the last run of the page before; unlike `offset`, it does not shift when new runs come in.
         """
@@ -99,7 +101,7 @@ class Reading(Base):
         for name, number in (("limit", limit), ("offset", offset)):
             if number is not None and number < 0:
                 raise InvalidInput(f"{name} must not be negative, and is {number}")
-        which = Filter(statuses, names_of(job), checked_labels(labels), after=after)
+        which = Filter(statuses, names_of(job), checked_labels(labels), after=after, schedule=schedule)
         return await self._store.read(operations.get_runs(which, self._codec, limit, offset))
 
     async def get_failed_runs(self) -> list[Run]:

@@ -55,6 +55,7 @@ SUITES = (
     "replay_order",
     "exported",
     "flow",
+    "schedules",
     "requests",
     "repeated",
     "inbox",

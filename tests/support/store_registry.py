@@ -9,7 +9,9 @@ from durably_web.codec import JsonCodec
 from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, Filter, JobLimits, Refusal, undoing
+from durably_web.store.operations.scheduling import Timing
 from tests.support.store_scene import (
+    DEFINITION,
     DONE,
     EACH_RATED,
     END,
@@ -19,12 +21,15 @@ from tests.support.store_scene import (
     NOW,
     PROGRESS,
     RATED,
+    TICK,
     WAIT,
     WAITING,
     claim,
     debounced,
+    due,
     keeping,
     make_child,
+    stored,
     trigger,
     undo_begun,
     undone,
@@ -39,6 +44,11 @@ COMPLETED = END._replace(number=4, effects=undoing.drop_undos("undoable", 1, 4))
 TOOK = Entry(3, "step:complete", "wait", '"1"', NOW, NOW, operations.take_signal("leased", 1, 3, "wait", 1))
 CHILD = make_child("leased", 3, "call", trigger("new", "child", labels={"a": "b"}))
 KEYED_CHILD = make_child("leased", 4, "call#2", trigger("new 2", key="k", coalesce=None))
+
+# The first of them has a run, of the schedules that have one.
+TICKS = [(TICK, "new 1"), (TICK + 60_000, "new 2"), (TICK + 120_000, "new 3")]
+OTHER_INPUT = DEFINITION._replace(input='{"n":2}', missed="one")
+OTHER_TIME = DEFINITION._replace(timing=Timing("30 2 * * *", "Europe/Berlin", None), catch_up_window=5)
 
 REFUSAL = Refusal("new", "none", '{"n":1}', {"a": "b"}, "NotFound: no job", '{"error":"NotFound: no job"}', NOW - 50)
 
@@ -324,5 +334,50 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     ],
     "last_seq": [operations.last_seq],
     "stats": [operations.stats, lambda: operations.stats(ALL_FILTERS)],
+    "get_schedules": [operations.get_schedules, lambda: operations.get_schedules("due")],
+    "next_schedules": [lambda: operations.next_schedules(2, 0), lambda: operations.next_schedules(9, NOW)],
+    "next_tick": [operations.next_tick],
+    "put_schedule": [
+        lambda: operations.put_schedule("new", DEFINITION, NOW + 5, None, "q", NOW),
+        lambda: operations.put_schedule("due", DEFINITION, NOW + 5, None, "q", NOW),
+        lambda: operations.put_schedule("due", OTHER_INPUT, NOW + 5, stored("due"), "q", NOW),
+        lambda: operations.put_schedule("due", OTHER_TIME, NOW + 5, stored("due"), "q", NOW),
+        lambda: operations.put_schedule("due", OTHER_TIME, None, stored("due"), "q", NOW - 200),
+        lambda: operations.put_schedule("due", OTHER_TIME, NOW + 5, stored("due", updated_at=1), "q", NOW),
+        lambda: operations.put_schedule("resting", OTHER_TIME, NOW + 5, stored("resting"), "q", NOW),
+    ],
+    "pause_schedule": [
+        *[lambda name=name: operations.pause_schedule(name, "q", NOW) for name in ("due", "busy", "resting", "none")],
+    ],
+    "resume_schedule": [
+        lambda: operations.resume_schedule("resting", NOW + 5, stored("resting", updated_at=NOW - 90), "q", NOW),
+        lambda: operations.resume_schedule("resting", NOW + 5, stored("resting"), "q", NOW),
+        lambda: operations.resume_schedule("due", NOW + 5, stored("due"), "q", NOW),
+    ],
+    "remove_schedule": [
+        *[lambda name=name: operations.remove_schedule(name, "q", NOW) for name in ("due", "busy", "resting", "none")],
+    ],
+    "trigger_schedule": [
+        *[
+            lambda name=name: operations.trigger_schedule(name, "new", NOW)
+            for name in ("due", "busy", "lined", "resting", "none")
+        ],
+    ],
+    "fire_schedule": [
+        lambda: operations.fire_schedule(due("due"), [], NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("due"), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("due"), TICKS[:1], None, "t", NOW),
+        lambda: operations.fire_schedule(due("due", TICK + 1), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("due", updated_at=1), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("busy"), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("busy", TICK + 60_000), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("lined", TICK + 60_000), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("resting"), TICKS, NOW + 60_000, "t", NOW),
+        lambda: operations.fire_schedule(due("none"), TICKS, NOW + 60_000, "t", NOW),
+    ],
+    "correct_schedule": [
+        lambda: operations.correct_schedule(due("due"), NOW + 5),
+        lambda: operations.correct_schedule(due("due", TICK + 1), NOW + 5),
+    ],
 }
 """What `durably_web.store.operations` exports, by name."""

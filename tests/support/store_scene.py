@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 from durably_web.store import operations
 from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
 from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
+from durably_web.store.operations.firing import Next
+from durably_web.store.operations.scheduling import Definition, Stored, Timing
 
 NOW = 1_700_000_000_000
 
@@ -55,6 +57,23 @@ def undone(run_id: str, number: int = 5, step_name: str = "one", generation: int
     name = f"{step_name}#undo"
     effects = undoing.drop_undo(run_id, generation, number, name, result)
     return Entry(number, "step:complete", name, "null", NOW, NOW + 3, effects)
+
+
+# A tick that has come, of schedules that tick each minute.
+TICK = NOW - 180_000
+DEFINITION = Definition("scheduled", Timing(None, None, 60_000), '{"n":1}', {"a": "b"}, 0, "all", "skip", None)
+
+
+def due(name: str, next_at: int = TICK, updated_at: int = NOW - 100) -> Next:
+    timing = Timing(None, None, 60_000)
+    return Next(name, "scheduled", {"a": "b"}, timing, "all", None, next_at, NOW - 100, updated_at)
+
+
+def stored(name: str, **changes: Any) -> Stored:
+    """A schedule of the scene, as it is there."""
+    overlap: Any = {"due": "skip", "busy": "skip", "lined": "queue", "resting": "allow"}[name]
+    found = Stored(name, DEFINITION._replace(overlap=overlap), False, TICK, None, NOW - 100, NOW - 100)
+    return found._replace(**changes)
 
 
 def trigger(run_id: str, job_name: str = "job", key: str | None = None, **options: Any) -> Trigger:
@@ -176,14 +195,16 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.trigger(trigger("pending"))
     yield operations.trigger(trigger("waits", "other", labels={"a": "c"}))
     yield operations.fork("forked", "completed", None, NOW)
+    # Schedules: none of its runs is active; one is, beside which none may begin, or stands in line; it is paused.
+    for name in ("due", "busy", "lined", "resting"):
+        yield operations.put_schedule(name, stored(name).definition, TICK, None, f"sch {name}", NOW - 100)
+    for name in ("busy", "lined"):
+        yield operations.fire_schedule(due(name), [(TICK, f"{name} 1")], TICK + 60_000, f"fired {name}", NOW)
+    yield operations.pause_schedule("resting", "sch paused", NOW - 90)
 
 
 # What has no operation here.
 _BY_HAND: tuple[LiteralString, ...] = (
-    """
-    INSERT INTO durably_schedules (name, job_name, every, input, labels, missed, overlap, created_at, updated_at)
-    VALUES ('nightly', 'job', 60000, '{}', '{}', 'skip', 'skip', 0, 0)
-    """,
     "INSERT INTO durably_undos (run_id, number, step_name) VALUES ('crashed', 3, 'one')",
 )
 

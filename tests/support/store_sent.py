@@ -7,20 +7,26 @@ from typing import Any
 from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, JobLimits, undoing
-from tests.support.store_registry import CHILD, COMPLETED, KEYED_CHILD, REFUSAL, TOOK
+from durably_web.store.operations.firing import ByHand, Fired
+from durably_web.store.operations.scheduling import Changed
+from tests.support.store_registry import CHILD, COMPLETED, KEYED_CHILD, OTHER_TIME, REFUSAL, TICKS, TOOK
 from tests.support.store_scene import (
+    DEFINITION,
     DONE,
     END,
     FAILURE,
     LOG,
     NOW,
     PROGRESS,
+    TICK,
     WAIT,
     WAITING,
     claim,
     debounced,
+    due,
     keeping,
     make_child,
+    stored,
     trigger,
     undo_begun,
     undone,
@@ -86,6 +92,20 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
     (claim(limit=1, by_limits=True), {"after paused"}),
     (claim(jobs=[JobLimits("held")]), set()),
     (claim(jobs=[JobLimits("held")], by_limits=True), set()),
+    (operations.fire_schedule(due("due"), TICKS, NOW + 60_000, "t", NOW), {"due", "new 1"}),
+    (operations.fire_schedule(due("busy", TICK + 60_000), TICKS, NOW + 60_000, "t", NOW), {"busy"}),
+    (
+        operations.fire_schedule(due("lined", TICK + 60_000), TICKS, NOW + 60_000, "t", NOW),
+        {"lined", "new 2", "new 3"},
+    ),
+    (operations.fire_schedule(due("due", updated_at=1), TICKS, NOW + 60_000, "t", NOW), set()),
+    (operations.fire_schedule(due("resting"), TICKS, NOW + 60_000, "t", NOW), set()),
+    (operations.trigger_schedule("due", "new", NOW), {"new"}),
+    (operations.trigger_schedule("busy", "new", NOW), set()),
+    (operations.pause_schedule("due", "q", NOW), {"due", "schedule:due", "schedule:due/done"}),
+    (operations.remove_schedule("busy", "q", NOW), {"busy", "schedule:busy", "schedule:busy/done"}),
+    (operations.put_schedule("due", OTHER_TIME, 5, stored("due", updated_at=1), "q", NOW), set()),
+    (operations.correct_schedule(due("due"), NOW + 5), {"due"}),
 ]
 
 
@@ -159,6 +179,12 @@ def lasting(outcome: Any) -> Any:
             return outcome.made
         case operations.Switched():
             return outcome.runs
+        case Changed():
+            return outcome.done
+        case ByHand():
+            return outcome.made
+        case Fired():
+            return outcome.made
         case operations.Triggered():
             # Its entry may be gone with the run.
             return outcome.run_id, outcome.disposition
@@ -171,9 +197,38 @@ _DELETED: list[Operation[Any] | str] = [
     operations.delete_runs(["new"], "q9", NOW),
 ]
 
+# The schedule is another one by now.
+_REPLACED: list[Operation[Any] | str] = [
+    operations.remove_schedule("due", "q8", NOW),
+    operations.put_schedule("due", OTHER_TIME, TICK, None, "q9", NOW),
+]
+
 # What was sent; what happened then (a run's id: it was claimed, by another worker); and it is sent again.
 LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     (operations.trigger(trigger("new")), ["new", operations.cancel(["new"], "q9", NOW)]),
+    *[
+        (sent, _REPLACED)
+        for sent in (
+            operations.fire_schedule(due("due"), TICKS, NOW + 60_000, "t", NOW),
+            operations.put_schedule("due", OTHER_TIME, NOW + 5, stored("due"), "q", NOW),
+            operations.pause_schedule("due", "q", NOW),
+            operations.remove_schedule("due", "q", NOW),
+            operations.trigger_schedule("due", "new", NOW),
+        )
+    ],
+    (
+        operations.fire_schedule(due("due"), TICKS[:1], NOW + 60_000, "t", NOW),
+        [operations.cancel(["new 1"], "q8", NOW), operations.delete_runs(["new 1"], "q9", NOW)],
+    ),
+    (operations.trigger_schedule("due", "new", NOW), _DELETED),
+    (
+        operations.put_schedule("new", DEFINITION, NOW + 5, None, "q", NOW),
+        [operations.remove_schedule("new", "q9", NOW)],
+    ),
+    (
+        operations.resume_schedule("resting", NOW + 5, stored("resting", updated_at=NOW - 90), "q", NOW),
+        [operations.pause_schedule("resting", "q9", NOW)],
+    ),
     *[
         (operations.trigger(asked), _DELETED)
         for asked in (

@@ -27,8 +27,15 @@ TICKS = """
 CREATE UNIQUE INDEX durably_runs_ticks ON durably_runs (schedule, scheduled_at) WHERE schedule IS NOT NULL
 """
 
+# Of a schedule that lets no run begin beside another one. Runs that nobody scheduled are not in it.
+ACTIVE = """
+CREATE INDEX durably_runs_scheduled ON durably_runs (schedule)
+WHERE schedule IS NOT NULL AND status IN ('pending', 'leased', 'waiting')
+"""
+
 # `next_at` is the next tick, `NULL` where there is none any more. `cron` and `timezone`, or `every` in milliseconds,
-# say when; `input` and `labels` are JSON. `updated_at` changes with whatever a user changes.
+# say when; `input` and `labels` are JSON. `updated_at` grows with whatever a user changes. `last_at` is the last tick
+# that got a run; `fired_by` is who moved `next_at` on, a new name each time.
 SCHEDULES = """
 CREATE TABLE durably_schedules (
     name TEXT PRIMARY KEY NOT NULL,
@@ -45,6 +52,7 @@ CREATE TABLE durably_schedules (
     paused INTEGER NOT NULL DEFAULT 0,
     next_at INTEGER,
     last_at INTEGER,
+    fired_by TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
 ) STRICT
@@ -68,4 +76,4 @@ UPDATE durably_runs SET status = 'pending', lease_owner = NULL, lease_token = NU
 WHERE status = 'leased'
 """
 
-STATEMENTS = (*COLUMNS, TICKS, SCHEDULES, DUE, UNDOS, REVOKED)
+STATEMENTS = (*COLUMNS, TICKS, ACTIVE, SCHEDULES, DUE, UNDOS, REVOKED)

@@ -15,6 +15,7 @@ from durably_web.store.operations.claiming import (
     Ownership,
     claim,
     free_leases_of,
+    next_tick,
     other_owners,
     renew_leases,
 )
@@ -62,6 +63,19 @@ from durably_web.store.operations.triggering import (
 )
 
 if TYPE_CHECKING:
+    from durably_web.store.operations.firing import (
+        correct_schedule,
+        fire_schedule,
+        next_schedules,
+        trigger_schedule,
+    )
+    from durably_web.store.operations.scheduling import (
+        get_schedules,
+        pause_schedule,
+        put_schedule,
+        remove_schedule,
+        resume_schedule,
+    )
     from durably_web.store.operations.undoing import undos_of
 
 __all__ = [
@@ -87,32 +101,41 @@ __all__ = [
     "cancel",
     "child_outcome",
     "claim",
+    "correct_schedule",
     "create_child",
     "create_schema_table",
     "delete_runs",
     "find_answer",
     "find_runs",
     "finish_run",
+    "fire_schedule",
     "fork",
     "free_leases_of",
     "get_logs",
     "get_run",
     "get_runs",
+    "get_schedules",
     "get_steps",
     "get_whole",
     "has_schema",
     "holders_among_ancestors",
     "last_seq",
+    "next_schedules",
+    "next_tick",
     "open_signals",
     "other_owners",
     "pause",
     "pause_job",
+    "pause_schedule",
     "pending_of",
+    "put_schedule",
     "read_events",
     "release_run",
+    "remove_schedule",
     "renew_leases",
     "resume",
     "resume_job",
+    "resume_schedule",
     "retrigger",
     "retry",
     "schema_version",
@@ -124,6 +147,7 @@ __all__ = [
     "take_signal",
     "trigger",
     "trigger_many",
+    "trigger_schedule",
     "undos_of",
     "wake_for_network",
     "write_entries",
@@ -131,9 +155,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Few need it, and in a browser each module costs a millisecond at the start.
+    # Few need these, and in a browser each module costs a millisecond at the start.
     if name == "undos_of":
         from durably_web.store.operations.undoing import undos_of
 
         return undos_of
+    if name in __all__:
+        from durably_web.store.operations import firing, scheduling
+
+        return getattr(firing if hasattr(firing, name) else scheduling, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

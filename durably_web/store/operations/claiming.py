@@ -164,10 +164,16 @@ WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR f
 ORDER BY run_id, number
 """
 
-# (the moment when the next run becomes due by time, whether there are runs with a concurrency key)
+# (the moment when the next run becomes due by time, whether there are runs with a concurrency key, the next tick of a
+# schedule)
 SELECT_NEXT: LiteralString = f"""
 SELECT (SELECT min(wake_at) FROM durably_runs WHERE wake_at IS NOT NULL),
-       EXISTS (SELECT 1 FROM durably_runs WHERE concurrency_key IS NOT NULL AND {ACTIVE})
+       EXISTS (SELECT 1 FROM durably_runs WHERE concurrency_key IS NOT NULL AND {ACTIVE}),
+       (SELECT min(next_at) FROM durably_schedules WHERE paused = 0 AND next_at IS NOT NULL)
+"""
+
+SELECT_NEXT_TICK: LiteralString = """
+SELECT min(next_at) FROM durably_schedules WHERE paused = 0 AND next_at IS NOT NULL
 """
 
 # The moment when the first of the starts that count now counts no more, for jobs with runs that may wait for it.
@@ -222,11 +228,13 @@ class JobLimits(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """`next_at` is when there may be more by time alone; `keyed` tells of runs that only a claim `by_limits` takes."""
+    """`next_at` is when there may be more by time alone; `keyed` tells of runs that only a claim `by_limits` takes;
+    `tick_at` is the next tick of a schedule."""
 
     leases: list[Lease]
     next_at: int | None
     keyed: bool
+    tick_at: int | None
 
 
 def claim(
@@ -283,7 +291,7 @@ def claim(
             entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
         leases = [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in found]
         moments = [cast(int, rows_[0][0]) for rows_ in (following, *starting) if rows_[0][0] is not None]
-        return Claimed(leases, min(moments, default=None), bool(following[0][1]))
+        return Claimed(leases, min(moments, default=None), bool(following[0][1]), cast("int | None", following[0][2]))
 
     return operation("claim", "write", decode, *statements)
 
@@ -308,6 +316,11 @@ def renew_leases(leases: Sequence[tuple[str, int]], expires_at: int) -> Operatio
         (RENEW_LEASES, (expires_at, held)),
         (SELECT_OWNERSHIP, (held,)),
     )
+
+
+def next_tick() -> Operation[int | None]:
+    """The next tick of a schedule that is not paused; it may have passed."""
+    return operation("next_tick", "read", lambda results: cast("int | None", results[0][0][0]), (SELECT_NEXT_TICK, ()))
 
 
 def other_owners(owner: str) -> Operation[list[str]]:

@@ -90,6 +90,7 @@ class Filter(NamedTuple):
     paused: bool | None = None
     after: str | None = None
     """The id of the last run of the page before."""
+    schedule: str | None = None
     unrequested: str | None = None
     """Without those that this request, in all its parts, has an entry for."""
 
@@ -154,6 +155,9 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
     if which.paused is not None:
         conditions.append("r.paused = ?")
         params.append(int(which.paused))
+    if which.schedule is not None:
+        conditions.append("r.schedule = ?")
+        params.append(which.schedule)
     if which.after is not None:
         conditions.append("r.id < ?" if newest_first else "r.id > ?")
         params.append(which.after)
