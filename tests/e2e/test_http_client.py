@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from durably_web.jobs import Job
+from durably_web.server import streams
 from tests.e2e.conftest import HERE, create, wait_until
 from tests.support.http_server import HttpServer, http_server
 
@@ -53,7 +54,9 @@ def jobs_of(file: str) -> list[Job[Any, Any]]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, root: Path) -> Iterator[HttpServer]:
+def server(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
+    # A test must not wait for the second that streams tell browsers to take.
+    monkeypatch.setattr(streams, "RETRY_MS", 50)
     jobs = [job for file in JOB_FILES for job in jobs_of(file)]
     with http_server(tmp_path / "server.db", jobs, root / "web") as server:
         yield server
@@ -330,7 +333,7 @@ def test_a_server_that_goes_and_comes_back(served: Page, server: HttpServer) -> 
     server.go_away()
     served.wait_for_function("durably.status === 'starting'")
     refusal = told(served, "durably.getRuns({}, {timeout: 300})")
-    assert refusal == "StoreUnavailable: GET /runs was answered with 502: Status"
+    assert refusal == "StoreUnavailable: GET /runs was answered with 502: Bad Gateway"
     # Meanwhile somebody else answers.
     server.call(lambda: server.durably.signal(run_id, "answer", "late"))
     server.call(lambda: server.durably.wait_for_run(run_id, timeout=30))
@@ -387,4 +390,4 @@ def test_a_server_that_is_none(served: Page, server: HttpServer) -> None:
     assert refusal == f"StoreUnavailable: GET /health was answered with 404 and no JSON: {doubt}"
     server.go_away()
     refusal = served.evaluate(CONNECT, {"requestTimeout": 300})
-    assert refusal == "StoreUnavailable: GET /health was answered with 502: Status"
+    assert refusal == "StoreUnavailable: GET /health was answered with 502: Bad Gateway"

@@ -1,29 +1,33 @@
-"""A small HTTP server over `durably_web.api.respond`: real sockets, and breakable on demand.
+"""The server, in front of it something that breaks connections on demand, and beside it a page with the client.
 
-It answers the paths of the API below `/api/durably`, and serves a page and the client beside it. It runs in a thread
-with an event loop of its own, on loopback, and every connection carries one request.
+It answers below `/api/durably`. It runs in a thread with an event loop of its own, on loopback.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from durably_web import Durably
-from durably_web.api import Request, respond
-from durably_web.events import Event
 from durably_web.jobs import Job
+from durably_web.server import create_app
+from tests.support.serving import served
 
 API = "/api/durably"
-PAGE = b'<!doctype html><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">'
+PAGE = '<!doctype html><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">'
 PATIENCE_S = 30
+STREAMS = ("/subscribe", "/runs/subscribe")
 
 
 class Asked(NamedTuple):
@@ -38,19 +42,18 @@ class Asked(NamedTuple):
 class HttpServer:
     """What a test sees of the server. Its methods are called from the test's thread."""
 
-    def __init__(self, durably: Durably, loop: asyncio.AbstractEventLoop, client: Path) -> None:
+    def __init__(self, durably: Durably, loop: asyncio.AbstractEventLoop) -> None:
         self.durably = durably
         self.asked: list[Asked] = []
         self.address = ""
         self.refuses_streams = False
         """As something in between may, that waits for the end of every answer."""
+        self.replies_to_drop = 0
+        self.requests_to_drop = 0
+        self.is_away = False
+        self.connections: set[Connection] = set()
+        """Those of streams."""
         self._loop = loop
-        self._client = client
-        self._streams: set[_Stream] = set()
-        self._replies_to_drop = 0
-        self._requests_to_drop = 0
-        self._away = False
-        self._seq = 0
 
     def call(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do something on the server's event loop."""
@@ -63,196 +66,110 @@ class HttpServer:
 
     def drop_requests(self, count: int) -> None:
         """Of the next requests that change something: break the connection before anything is done."""
-        self._requests_to_drop = count
+        self.requests_to_drop = count
 
     def drop_replies(self, count: int) -> None:
         """Of the next requests that change something: do what they ask, and break the connection."""
-        self._replies_to_drop = count
+        self.replies_to_drop = count
 
     def go_away(self) -> None:
         """Answer as a gateway does that finds no server behind it, and break every stream."""
-        self._away = True
+        self.is_away = True
         self.cut_streams()
 
     def come_back(self) -> None:
-        self._away = False
+        self.is_away = False
 
     def cut_streams(self) -> None:
         """Break every stream at once."""
 
         async def cut() -> None:
-            for stream in self._streams:
-                stream.cut()
+            cut = list(self.connections)
+            for connection in cut:
+                connection.transport.abort()
+            async with asyncio.timeout(PATIENCE_S):
+                while self.connections.intersection(cut):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
 
         self.call(cut)
 
     def cut_streams_within_an_event(self) -> None:
         """Break every stream in the middle of what it sends next."""
-        for stream in list(self._streams):
-            stream.breaks = True
+        for connection in list(self.connections):
+            connection.breaks = True
 
     @property
     def streams(self) -> int:
         """How many there are."""
-        return len(self._streams)
-
-    # -- on the server's event loop ----------------------------------------------------------------------
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            method, target, _ = head[0].split(" ", 2)
-            lines = (line.partition(":") for line in head[1:] if line)
-            headers = {name.lower(): value.strip() for name, _, value in lines}
-            body = await reader.readexactly(int(headers.get("content-length", 0)))
-            await self._answer(method, target, headers, body, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def _answer(
-        self, method: str, target: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
-    ) -> None:
-        url = urlsplit(target)
-        if not url.path.startswith(API):
-            await self._file(url.path, writer)
-            return
-        path = url.path.removeprefix(API)
-        self.asked.append(Asked(method, path, headers.get("idempotency-key")))
-        if self._away:
-            await _reply(writer, 502, "text/plain", b"no server")
-        elif path == "/health":
-            await _reply_json(writer, 200, {"ok": True})
-        elif path == "/runs/subscribe" and self.refuses_streams:
-            await _reply(writer, 501, "text/plain", b"no streams")
-        elif path == "/runs/subscribe":
-            await self._stream(headers.get("last-event-id"), writer)
-        else:
-            query = {
-                name: values if len(values) > 1 else values[0]
-                for name, values in parse_qs(url.query, keep_blank_values=True).items()
-            }
-            await self._respond(method, path, query, json.loads(body) if body else None, headers, writer)
-
-    async def _respond(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, Any],
-        body: Any,
-        headers: dict[str, str],
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        changes = method != "GET"
-        if changes and self._requests_to_drop:
-            self._requests_to_drop -= 1
-            writer.transport.abort()
-            return
-        status, answer = await respond(self.durably, Request(method, path, query, body, headers.get("idempotency-key")))
-        if changes and self._replies_to_drop:
-            self._replies_to_drop -= 1
-            writer.transport.abort()
-            return
-        await _reply_json(writer, status, answer)
-
-    async def _file(self, path: str, writer: asyncio.StreamWriter) -> None:
-        if path == "/":
-            await _reply(writer, 200, "text/html", PAGE)
-            return
-        file = self._client / path.removeprefix("/durably-web/")
-        if file.parent == self._client and file.suffix == ".js" and file.is_file():
-            await _reply(writer, 200, "text/javascript", file.read_bytes())
-        else:
-            await _reply(writer, 404, "text/html", b"<h1>not found</h1>")
-
-    async def _stream(self, last_event_id: str | None, writer: asyncio.StreamWriter) -> None:
-        newest = await self._last_seq()
-        stream = _Stream(self.durably, writer)
-        self._streams.add(stream)
-        try:
-            await stream.run(newest, after=newest if last_event_id is None else int(last_event_id))
-        finally:
-            self._streams.discard(stream)
-
-    async def _last_seq(self) -> int:
-        """The seq of the last stored event."""
-        while events := (await self.durably.get_events(after=self._seq)).events:
-            self._seq = events[-1].seq or self._seq
-        return self._seq
+        return len(self.connections)
 
 
-class _Stream:
-    """Server-sent events: the stored ones in order behind `after`, the others as they happen."""
+class Connection:
+    """That of one request, at the side of the server."""
 
-    def __init__(self, durably: Durably, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, send: Any) -> None:
+        # Of uvicorn: there is no way to break a connection that all servers have.
+        self.transport: asyncio.Transport = send.__self__.transport
         self.breaks = False
-        self._durably = durably
-        self._writer = writer
-        self._task = asyncio.current_task()
+        self._send = send
 
-    def cut(self) -> None:
-        self._writer.transport.abort()
-        assert self._task is not None
-        self._task.cancel()
-
-    async def run(self, newest: int, *, after: int) -> None:
-        unsubscribe = self._durably.on("*", lambda event: self._send(event) if event.seq is None else None)
-        try:
-            self._writer.write(_head(200, "text/event-stream"))
-            # Sent again soon: a test must not wait for the seconds that browsers take by themselves.
-            self._writer.write(b"retry: 50\n")
-            self._write(f'event: connected\nid: {after}\ndata: {{"seq": {newest}}}\n\n')
-            async for event in self._durably.subscribe(after=after):
-                self._send(event)
-                await self._writer.drain()
-        except (asyncio.CancelledError, ConnectionError):
-            pass
-        finally:
-            unsubscribe()
-
-    def _send(self, event: Event) -> None:
-        position = "" if event.seq is None else f"id: {event.seq}\n"
-        self._write(f"{position}data: {json.dumps(event.to_wire())}\n\n")
-
-    def _write(self, message: str) -> None:
-        if self._writer.is_closing():
-            return
-        data = message.encode()
-        if self.breaks:
-            self._writer.write(data[: len(data) // 2])
+    async def send(self, message: Any) -> None:
+        body = message.get("body", b"")
+        if not self.breaks or not body:
+            await self._send(message)
+        elif not self.transport.is_closing():
+            await self._send({**message, "body": body[: len(body) // 2]})
             # Closed, not aborted: the half is sent.
-            self._writer.close()
-            assert self._task is not None
-            self._task.cancel()
+            self.transport.close()
+
+
+class Breakable:
+    """An application that is reached as well as the test wants."""
+
+    def __init__(self, app: Any, server: HttpServer) -> None:
+        self._app = app
+        self._server = server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(API):
+            await self._app(scope, receive, send)
+            return
+        server = self._server
+        path, method = scope["path"].removeprefix(API), scope["method"]
+        server.asked.append(Asked(method, path, Request(scope).headers.get("idempotency-key")))
+        if server.is_away:
+            await PlainTextResponse("no server", 502)(scope, receive, send)
+        elif path in STREAMS and server.refuses_streams:
+            await PlainTextResponse("no streams", 501)(scope, receive, send)
+        elif path in STREAMS:
+            connection = Connection(send)
+            server.connections.add(connection)
+            try:
+                await self._app(scope, receive, connection.send)
+            finally:
+                server.connections.discard(connection)
+        elif method != "GET" and server.requests_to_drop:
+            server.requests_to_drop -= 1
+            Connection(send).transport.abort()
+        elif method != "GET" and server.replies_to_drop:
+            server.replies_to_drop -= 1
+
+            async def to_nobody(message: Any) -> None: ...
+
+            await self._app(scope, receive, to_nobody)
+            Connection(send).transport.abort()
         else:
-            self._writer.write(data)
-
-
-async def _reply_json(writer: asyncio.StreamWriter, status: int, body: Any) -> None:
-    await _reply(writer, status, "application/json", json.dumps(body).encode())
-
-
-async def _reply(writer: asyncio.StreamWriter, status: int, kind: str, body: bytes) -> None:
-    writer.write(_head(status, kind, len(body)) + body)
-    await writer.drain()
-
-
-def _head(status: int, kind: str, length: int | None = None) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status} Status",
-        f"Content-Type: {kind}; charset=utf-8",
-        "Cache-Control: no-store",
-        "Connection: close",
-    ]
-    if length is not None:
-        lines.append(f"Content-Length: {length}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+            await self._app(scope, receive, send)
 
 
 @contextmanager
-def http_server(database: Path, jobs: Iterable[Job[Any, Any]], client: Path) -> Iterator[HttpServer]:
-    """A server with an engine of its own, in a thread. `client` is the folder of the client's modules."""
+def http_server(
+    database: Path, jobs: Iterable[Job[Any, Any]], client: Path, site: Path | None = None
+) -> Iterator[HttpServer]:
+    """A server with an engine of its own, in a thread.
+
+    `client` is the folder of the client's modules, and `site` that of the pages, if there are any but an empty one.
+    """
     started: Future[HttpServer] = Future()
     stop: list[Callable[[], Any]] = []
 
@@ -261,14 +178,20 @@ def http_server(database: Path, jobs: Iterable[Job[Any, Any]], client: Path) -> 
         loop = asyncio.get_running_loop()
         stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
         async with Durably(str(database), jobs=jobs) as durably:
-            server = HttpServer(durably, loop, client)
-            listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-            server.address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-            started.set_result(server)
-            await stopping.wait()
-            listener.close()
-            for stream in list(server._streams):
-                stream.cut()
+            server = HttpServer(durably, loop)
+            empty = Route("/", lambda request: HTMLResponse(PAGE))
+            app = Starlette(
+                routes=[
+                    # What a client hears here is compared with what is stored.
+                    Mount(API, create_app(durably, sse_throttle=0)),
+                    Mount("/durably-web", StaticFiles(directory=client)),
+                    empty if site is None else Mount("/", StaticFiles(directory=site, html=True)),
+                ]
+            )
+            async with served(Breakable(app, server), proxy_headers=False) as address:
+                server.address = f"{address}/"
+                started.set_result(server)
+                await stopping.wait()
 
     def run() -> None:
         try:
