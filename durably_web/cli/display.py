@@ -35,8 +35,9 @@ def output_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def status_text(status: str, *, paused: bool = False) -> Text:
-    return Text(f"{status}, paused" if paused else status, style=_STATUS_STYLES.get(status, ""))
+def status_text(status: str, *, paused: bool = False, undoing: bool = False) -> Text:
+    told = [status, *["undoing"] * undoing, *["paused"] * paused]
+    return Text(", ".join(told), style=_STATUS_STYLES.get(status, ""))
 
 
 def data_text(data: dict[str, Any]) -> str:

@@ -58,7 +58,12 @@ def list_runs(
     for run in runs:
         told = [_progress(run.progress), when(run.created_at), _time(run, now)]
         told += [data_text(run.labels)] if labelled else []
-        table.add_row(Text(run.id), Text(run.job_name), status_text(run.status, paused=run.paused), *map(Text, told))
+        table.add_row(
+            Text(run.id),
+            Text(run.job_name),
+            status_text(run.status, paused=run.paused, undoing=run.undoing is not None),
+            *map(Text, told),
+        )
     output_console().print(table)
 
 
@@ -117,7 +122,7 @@ def _facts(run: Run, steps: list[StepRecord], now: Instant) -> Iterator[tuple[st
     """Name and value of what there is to say; nothing of what there is not."""
     yield "run", run.id
     yield "job", run.job_name
-    yield "status", status_text(run.status, paused=run.paused)
+    yield "status", status_text(run.status, paused=run.paused, undoing=run.undoing is not None)
     if run.status == "waiting":
         yield "waits", _waits(run, steps, now)
     for name, fact in (

@@ -10,6 +10,7 @@ from durably_web.context import idempotency_key
 from durably_web.engine import Durably
 from durably_web.errors import Conflict, InvalidInput, RunCancelled, RunFailed
 from durably_web.jobs import Job, job
+from durably_web.replay import replay
 from durably_web.retry import Retry
 from durably_web.steps import Step
 from durably_web.store.batch import Executor
@@ -370,23 +371,28 @@ async def an_undo_may_take_longer_than_the_run(backend: Backend) -> None:
 
 
 async def a_poisoned_run_is_undone(backend: Backend) -> None:
+    """The deaths that have led to it are not counted against its undo."""
     async with World(backend) as world:
         books = Books()
-        gate = Gate()
+        gate, undoing = Gate(), Gate()
+
+        async def undo(value: str) -> None:
+            await books.undo(await undoing.wait(value))
 
         @job(max_attempts=2)
         async def kills(step: Step, input: dict[str, Any]) -> None:
-            await step.run("hotel", books.do, "hotel", undo=books.undo)
+            await step.run("hotel", books.do, "hotel", undo=undo)
             await step.run("kills", gate.wait, 1)
 
         asking = await world.engine(kills)
         handle = await asking.trigger(kills)
-        for n in range(1, 4):
+        for n in range(1, 5):
             durably = await world.started(kills)
-            await gate.reached(n)
+            await (gate.reached(n) if n < 4 else undoing.reached())
             await world.crash(durably)
             await world.expire()
         await world.started(kills)
+        undoing.open()
         run = await _driven(world, asking, handle.id)
         assert str(run.error).startswith("PoisonRun: 3 workers") and "not undone" not in run.error
         assert books.entries == ["hotel", "-hotel"]
@@ -725,6 +731,25 @@ async def an_undo_that_the_code_has_no_more_is_told(backend: Backend) -> None:
             assert failed.status == "failed" and "has no undo for step" in str(failed.error), failed
             assert f"{name} (NotFound: the code has no undo for step '{name}' any more)" in str(run.error)
         assert await _rows(world) == ["hotel", "car"], "what is still to be undone"
+
+
+async def an_exported_run_is_replayed_as_it_was_before_its_undo(backend: Backend) -> None:
+    """And when it was retried since, as it is now."""
+    async with World(backend) as world:
+        books = Books()
+        trip = _trip(books)
+        durably = await world.started(trip, polling_interval=LONG)
+        handle = await durably.trigger(trip, {"then": "wait"})
+        for n in range(2):
+            await becomes(durably, handle.id, "waiting")
+            await durably.cancel(handle.id)
+            await raised(RunCancelled, bounded(durably.output_of(handle.id)))
+            found = await replay(await durably.export_run(handle.id), trip)
+            assert (found.differences, found.goes_on_with) == ([], ["go"]), (n, found)
+            await durably.retry(handle.id)
+        await becomes(durably, handle.id, "waiting")
+        found = await replay(await durably.export_run(handle.id), trip)
+        assert (found.differences, found.goes_on_with) == ([], ["go"]), found
 
 
 # -- undos that fail -------------------------------------------------------------------------------------

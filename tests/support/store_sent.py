@@ -311,5 +311,9 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
         ["undoable", *_undone("undoable"), operations.retry(["undoable"], "q9", NOW)],
     ),
     (operations.suspend_run("leased", 1, [keeping("leased"), WAITING], None, NOW), ["leased", _failed("leased")]),
+    (
+        operations.write_entries("leased", 1, [keeping("leased")], None),
+        [operations.write_entries("leased", 1, [undo_begun("leased"), undone("leased")], None)],
+    ),
     (operations.retry(["not undone"], "q", NOW), ["not undone", operations.cancel(["not undone"], "q9", NOW)]),
 ]
