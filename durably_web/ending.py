@@ -28,6 +28,7 @@ def output_text(execution: Execution, output: object) -> str:
 
 
 async def complete(execution: Execution, output: str) -> Ending:
+    await _report_unasked(execution, True)
     last = _entry(execution, "run:complete", None)
     if execution.undos or execution.lease.has_undos:
         from durably_web.undoing import dropping
@@ -49,11 +50,20 @@ async def fail(execution: Execution, error: BaseException) -> Ending:
             again, error, text = False, own, failures.describe(own)
         if again:
             return await _retry(execution, text, retry, attempt)
+    await _report_unasked(execution, False)
     # Not at the top: most runs do not fail.
     from durably_web.redaction import redacted_trace
 
     detail = {"error": text, "traceback": redacted_trace(traceback.format_exception(error))}
     return await _fail(execution, detail, execution.step_of(error))
+
+
+async def _report_unasked(execution: Execution, to_the_end: bool) -> None:
+    if execution.lease.entries and not execution.has_asked_for_all:
+        # Not at the top: there is nothing to report of most runs.
+        from durably_web import revisions
+
+        await revisions.report_unasked(execution, to_the_end)
 
 
 async def fail_for(execution: Execution, error: str) -> Ending:

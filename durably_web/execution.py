@@ -111,6 +111,13 @@ class Execution(Replaying):
             if self._deadline is not None:
                 self._deadline.start()
                 self.check()
+            code = self.job.code
+            if code != self.lease.code and code is not None:
+                # Not at the top: in a browser each module costs a millisecond at the start.
+                from durably_web import revisions
+
+                if not await revisions.accept(self, code):
+                    return await fail_for(self, revisions.refusal(self.job, self.lease, code))
             try:
                 text = await self._call_job()
             except ENDS_PROCESS:

@@ -29,15 +29,18 @@ class History:
 
     A failure counts until the run is retried, and a result until it is undone. `run_tries` are the failures of the run
     itself since somebody asked for it; `undo` is the entry with which its last undo began, and `undone` counts by step
-    how often it was undone.
+    how often it was undone. `patches` are what `step.patched` has answered; `reported` are steps of which was told that
+    nobody asks for them.
     """
 
-    __slots__ = ("outcomes", "run_tries", "tries", "undo", "undone", "waits")
+    __slots__ = ("outcomes", "patches", "reported", "run_tries", "tries", "undo", "undone", "waits")
 
     def __init__(self, entries: list[StoredEntry]) -> None:
         self.outcomes: dict[str, StoredEntry] = {}
         self.tries: dict[str, Tries] = {}
         self.waits: dict[str, Begun] = {}
+        self.patches: dict[str, bool] = {}
+        self.reported: set[str | None] = set()
         self.run_tries = 0
         self.undo: StoredEntry | None = None
         self.undone: dict[str, int] = {}
@@ -77,6 +80,11 @@ class History:
                 self.waits = {name: begun for name, begun in self.waits.items() if "signal" not in begun.detail}
         elif entry.type == "run:undo":
             self.undo = entry
+        elif entry.type == "run:patched":
+            detail = codec.decode(entry.data or "{}")
+            self.patches[detail["name"]] = detail["patched"]
+        elif entry.type == "step:unasked":
+            self.reported.add(key)
         elif key is None or entry.type == "log:write":
             return
         elif entry.type == "step:fail":

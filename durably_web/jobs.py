@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from durably_web import codec, schema, shapes
 from durably_web.arguments import Duration, milliseconds_of, seconds_of
@@ -26,6 +26,10 @@ JobFunction = Callable[["Step", Input], Awaitable[Output]]
 MAX_ATTEMPTS = 10
 
 
+OnChange = Literal["continue", "fail", "restart"]
+_ON_CHANGE = ("continue", "fail", "restart")
+
+
 class Options(NamedTuple):
     """What `@job` was told beside the name."""
 
@@ -35,6 +39,8 @@ class Options(NamedTuple):
     max_concurrent_runs: int | None = None
     max_concurrent_per_key: int = 1
     rate_limit: RateLimit | None = None
+    version: str | None = None
+    on_change: OnChange = "continue"
 
     def check(self) -> None:
         """Raises `ValueError` for what cannot be."""
@@ -47,6 +53,11 @@ class Options(NamedTuple):
         for name, kind in (("retry", Retry), ("rate_limit", RateLimit)):
             if not isinstance(getattr(self, name), kind | None):
                 raise ValueError(f"{name} is a {kind.__name__}, not {getattr(self, name)!r}")
+        version: object = self.version
+        if version is not None and (type(version) is not str or not version):
+            raise ValueError(f"version is a text, such as '2', not {version!r}")
+        if self.on_change not in _ON_CHANGE:
+            raise ValueError(f"on_change is one of {', '.join(map(repr, _ON_CHANGE))}, not {self.on_change!r}")
         if self.retry is not None and self.retry.when_offline != "count":
             raise ValueError("when_offline='wait' is for a step: pass that policy to step.run or step.map")
 
@@ -72,10 +83,30 @@ class Job(Generic[Input, Output]):
             rate is not None and rate.per_key,
         )
         self.__doc__ = fn.__doc__
+        self.known_code: str | None = None
+        """`code`, once somebody has asked for it."""
+        self._has_code = False
         self._found: tuple[schema.Loader, schema.Loader | None, bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.name}>"
+
+    @property
+    def code(self) -> str | None:
+        """What tells this code of the job from another: its version, or a fingerprint of what calls steps.
+
+        `None` where there is neither: no version was given, and the source cannot be found.
+        """
+        if not self._has_code:
+            self._has_code = True
+            if self.options.version is not None:
+                self.known_code = f"version {self.options.version}"
+            else:
+                # Not at the top: in a browser nobody needs it before a run is executed.
+                from durably_web.fingerprints import fingerprint
+
+                self.known_code = fingerprint(self.fn)
+        return self.known_code
 
     def encode_input(self, value: object, own_codec: Codec | None = None) -> str:
         """The text of an input that fits the annotation. Raises `InvalidInput`."""
@@ -136,6 +167,8 @@ def job(
     max_concurrent_runs: int | None = None,
     max_concurrent_per_key: int = 1,
     rate_limit: RateLimit | None = None,
+    version: str | None = None,
+    on_change: OnChange = "continue",
 ) -> Callable[[JobFunction[Input, Output]], Job[Input, Output]]: ...
 
 
@@ -154,7 +187,12 @@ def job(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     with all that it waits for; then it fails. `max_attempts`: how many workers in a row may die under a run
     that stores no new step; then it fails too. `max_concurrent_runs`: how many runs of the job may execute at
     once, over all workers; `max_concurrent_per_key`: how many of one concurrency key may have begun and not
-    ended. `rate_limit`: how many may begin within a period. Raises `ValueError` for what cannot be.
+    ended. `rate_limit`: how many may begin within a period.
+
+    `on_change`: what becomes of a run that has stored something, when the code that calls its steps is not what it was:
+    it goes on (`"continue"`), fails with `CodeChanged` (`"fail"`), or begins anew (`"restart"`). An event,
+    `run:code-changed`, tells of it in any case. With a `version` that alone says whether the code is the same.
+    Raises `ValueError` for what cannot be.
     """
 
     def decorate(fn: JobFunction[Input, Output]) -> Job[Input, Output]:

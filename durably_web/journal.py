@@ -94,6 +94,8 @@ class RunJournal:
         self._heard_lock = threading.Lock()
         self._closed = False
         self._told = Counter(entry.data for entry in lease.entries if entry.type == "log:write" and not entry.step_name)
+        # What the next write says of the code that the run is executed with, which may be `None`; nothing if empty.
+        self.code: tuple[str | None] | None = None
         self.on_failure: Callable[[BaseException], object] = lambda error: None
 
     # -- what a job says ---------------------------------------------------------------------------------
@@ -136,6 +138,10 @@ class RunJournal:
         with self._heard_lock:
             self._progress, self._heard = self._heard, None
         self._flush_later()
+
+    def forget(self) -> None:
+        """What earlier executions have logged is said again."""
+        self._told.clear()
 
     # -- writing -----------------------------------------------------------------------------------------
 
@@ -250,6 +256,10 @@ class RunJournal:
             )
             for index, draft in enumerate(drafts, 1)
         ]
+        if self.code is not None and entries:
+            [code], self.code = self.code, None
+            effects = operations.set_code(*self._fence, entries[0].number, code)
+            entries[0] = entries[0]._replace(effects=(*entries[0].effects, *effects))
         return drafts, entries, text
 
     def _write(self) -> Operation[bool]:

@@ -28,19 +28,40 @@ class Order:
     may have changed, and what would come before it is never asked for.
     """
 
-    __slots__ = ("_entries", "_next", "_parked", "_passed", "_places", "_quiet", "calls", "is_over")
+    __slots__ = (
+        "_entries",
+        "_most_calls",
+        "_next",
+        "_parked",
+        "_passed",
+        "_places",
+        "_quiet",
+        "calls",
+        "has_jumped",
+        "is_over",
+    )
 
     def __init__(self, outcomes: Collection[StoredEntry]) -> None:
         self.calls = 0
+        self.has_jumped = False
+        """One was given before those that nobody asked for."""
         self.is_over = not outcomes
         """All that was stored has been given; what is new waits for nothing."""
         self._entries = list(outcomes)
+        # None where it is not known, in entries from before it was kept.
+        self._most_calls = self._entries[-1].calls if self._entries else 0
         self._next = 0
         # Only for a job with branches.
         self._places: dict[str | None, int] | None = None
         self._passed: set[int] = set()
         self._parked: dict[int, asyncio.Future[None]] = {}
         self._quiet = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something is stored that the job came to later than it is now: it had called more steps by then."""
+        most = self._most_calls
+        return not self.is_over and (most is None or most > self.calls)
 
     def passes(self, stored: StoredEntry) -> bool:
         """Whether this outcome may be given to the job at once; then it has been."""
@@ -117,6 +138,7 @@ class Order:
         asyncio.get_running_loop().call_soon(self._look)
 
     def _release(self, place: int) -> None:
+        self.has_jumped = self.has_jumped or place > self._next
         future = self._parked.pop(place)
         if not future.done():
             future.set_result(None)

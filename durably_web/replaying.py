@@ -38,6 +38,8 @@ class Replaying:
         self.history = History(lease.entries)
         self.order = Order(self.history.outcomes.values())
         self.mismatch: ReplayMismatch | None = None
+        # The names that `step.patched` was asked with.
+        self.asked_patches: set[str] = set()
         self._clock = environment.clock
         self._codec = environment.codec
         self._decode = codec.decode if type(self._codec) is codec.JsonCodec else self._codec.decode
@@ -97,6 +99,27 @@ class Replaying:
         self._failed.append((error, stored.step_name or ""))
         raise error
 
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether nothing is stored that the job came to later than it is now."""
+        return not self.order.goes_on and self._has_asked_for_begun
+
+    @property
+    def has_asked_for_all(self) -> bool:
+        """Whether the job has surely asked for every step of which something is stored; cheap."""
+        patches = self.history.patches
+        return (
+            self.order.is_over
+            and not self.order.has_jumped
+            and self._has_asked_for_begun
+            and all(answer or name in self.asked_patches for name, answer in patches.items())
+        )
+
+    @property
+    def _has_asked_for_begun(self) -> bool:
+        history = self.history
+        return all(map(self._is_asked, (*history.tries, *history.waits)))
+
     def unasked(self, to_the_end: bool = True) -> list[str]:
         """Steps of which something is stored, and that the job has not asked for, in the order of their outcomes.
 
@@ -118,6 +141,8 @@ class Replaying:
             # Nobody but the engine asks for an undo.
             return True
         name, _, number = key.partition("#")
+        if number.endswith("undo"):
+            return True
         return self._occurrences.get(name, 0) >= (int(number) if number else 1)
 
     def loader_of(self, fn: Callable[..., Any]) -> Any:

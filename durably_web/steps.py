@@ -322,6 +322,20 @@ class Step:
             )
         )
 
+    def patched(self, name: str) -> bool:
+        """Whether this run is executed with the code behind the change `name`.
+
+            if step.patched("check the address"):
+                await step.run("check", check, input["address"])
+
+        True for a run that gets here with nothing stored ahead; false for one that was here before the change was
+        made, as its next steps are stored. The answer is stored with the run, and stays the same for it, wherever
+        it is asked again. Not in a step's function (`InvalidInput`).
+        """
+        from durably_web import revisions
+
+        return revisions.patched(self._execution, name)
+
     @property
     def run_id(self) -> str:
         return self._execution.lease.run_id

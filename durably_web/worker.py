@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import socket
@@ -241,6 +242,7 @@ class Worker:
                 executing=self._executing,
                 now=now,
                 expires_at=self._expiry(now),
+                codes=json.dumps({job.name: job.known_code for job in self._jobs.values()}),
                 by_limits=by_limits,
             ),
             patient=patient,
@@ -342,6 +344,10 @@ class Worker:
 
     async def _enter(self) -> None:
         self._store.announce(self.worker_id)
+        if sys.platform != "emscripten":
+            # Now, while the files are what was imported. In a browser nobody changes them, and the start is in a hurry.
+            for job in self._jobs.values():
+                job.code  # noqa: B018
         if self._deaf is None:
             self._deaf = self._network.listen(self._hear_of_network)
         await self._free_the_dead()

@@ -262,6 +262,30 @@
  */
 
 /**
+ * What a run was executed with before, what it is executed with from now on, and what its job says of that.
+ *
+ * @typedef {{from: string, to: string, policy: "continue" | "fail" | "restart"}} CodeChange
+ */
+
+/**
+ * Steps that were done before a run began anew, and that nobody undoes any more.
+ *
+ * @typedef {{notUndone: string[]}} Restart
+ */
+
+/**
+ * What `step.patched(name)` answered.
+ *
+ * @typedef {{name: string, patched: boolean}} Patch
+ */
+
+/**
+ * The name of a patch that a run has not, and that its code does not ask for any more.
+ *
+ * @typedef {{patch: string}} UnaskedPatch
+ */
+
+/**
  * What each type of event is about.
  *
  * @typedef {{
@@ -275,6 +299,9 @@
  *   ["run:progress"]: {progress: Progress},
  *   ["run:retry"]: {error: string | null, attempt: number | null, until?: string},
  *   ["run:undo"]: {undoing: "failed" | "cancelled", error: string | null, failedStepName: string | null},
+ *   ["run:code-changed"]: {data: CodeChange},
+ *   ["run:restart"]: {data: Restart},
+ *   ["run:patched"]: {data: Patch},
  *   ["run:complete"]: {output: any, duration?: number},
  *   ["run:fail"]: {error: string, failedStepName: string | null, duration?: number},
  *   ["run:cancel"]: {},
@@ -285,6 +312,7 @@
  *   ["step:complete"]: {stepName: string, output: any, duration?: number},
  *   ["step:fail"]: {stepName: string, error: string, attempt: number, duration?: number},
  *   ["step:cancel"]: {stepName: string},
+ *   ["step:unasked"]: {stepName: string | null, data: UnaskedPatch | null},
  *   ["log:write"]: {stepName: string | null, level: LogLine["level"], message: string, data: Record<string, any>},
  *   ["schedule:skip"]: {schedule: string, reason: "missed" | "overlap", ticks: number, firstAt: string, lastAt: string},
  *   ["worker:error"]: {error: string, context: string},

@@ -244,6 +244,8 @@ def entry_event(
                 until=None if until is None else instant(until),
                 waits_for=awaited(detail),
             )
+        case "run:code-changed" | "run:restart" | "run:patched" | "step:unasked":
+            return event._replace(data=detail)
         case "log:write":
             return event._replace(level=detail["level"], message=detail["message"], data=detail["data"])
     return event

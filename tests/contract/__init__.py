@@ -54,6 +54,7 @@ SUITES = (
     "parallel",
     "replay_order",
     "exported",
+    "changed_code",
     "flow",
     "schedules",
     "requests",

@@ -57,6 +57,8 @@ class _Player:
                 values.append(["raised" if isinstance(one, BaseException) else one for one in found])
             case "log":
                 self._step.log.info("at", place=node["say"])
+            case "patched":
+                values.append(self._step.patched(f"patch {node['say']}"))
             case "progress":
                 self._step.progress(len(values), message=node["say"])
             case "map":

@@ -33,7 +33,11 @@ _UNDOS: LiteralString = "SELECT number, step_name FROM durably_undos WHERE run_i
 _ENDS = {"failed": "run:fail", "cancelled": "run:cancel"}
 
 # What only the owner of a run writes, under its lease. A wait may be ended by whoever sees that it is over.
-_OWNERS = frozenset({"step:retry", "step:wait", "log:write", "run:progress", "run:complete", "run:waiting"})
+_OWNERS = frozenset({
+    "step:retry", "step:wait", "log:write", "run:progress", "run:complete", "run:waiting",
+})  # fmt: skip
+# All engines have the same code, and whatever the branches of a job do, it asks for all that is stored.
+_NEVER = frozenset({"run:code-changed", "run:restart", "step:unasked"})
 
 
 class Entry(NamedTuple):
@@ -221,7 +225,10 @@ class Model:
         check(unseen or entry.number == run.number + 1, f"after number {run.number}: {entry}")
         run.number = entry.number
         run.seen[type_] += 1
-        run.copied = run.copied and type_ == "step:complete"
+        run.copied = run.copied and type_ in ("step:complete", "run:patched")
+        check(type_ not in _NEVER, f"nothing has changed: {entry}")
+        if type_ == "run:patched":
+            check(json.loads(entry.data or "{}")["patched"], f"it was never without: {entry}")
         if type_ == "run:leased":
             self._begin(run, entry, process)
         check(unseen or entry.generation == run.generation, f"under generation {run.generation}: {entry}")

@@ -37,7 +37,7 @@ class Writer:
 
     def _node(self, place: str, path: str, depth: int) -> Node:
         draw = self._draw
-        kinds = ["step"] * 10 + ["log", "progress", "sleep", "sleep_until", "signal", "map"]
+        kinds = ["step"] * 10 + ["log", "progress", "patched", "sleep", "sleep_until", "signal", "map"]
         if depth > 0:
             kinds += ["gather", "gather", "gather", "try", "try", "call", "trigger"]
         kind = draw.choice(kinds)
@@ -134,6 +134,9 @@ class _Teller:
                 values.append([self._value(key) for key in failed or keys])
             case "log" | "progress":
                 pass
+            case "patched":
+                # All code that ever played the program had it.
+                values.append(True)
             case _:
                 values.append(self._value(self._names.key(node["name"])))
 

@@ -38,8 +38,8 @@ def test_whatever_happens_the_engines_agree(root: Path) -> None:
         "steps undone", "undos failed", "undone to be failed", "undone to be cancelled",
         "networks gone", "waits for the network",
         "step:complete", "step:fail", "step:retry", "step:wait", "run:waiting", "run:retry", "run:cancel", "run:delete",
-        "run:coalesced", "run:progress", "log:write", "claims with a key", "children started", "runs forked",
-        "signals received", "signals timed out", "runs followed to their end", "events read",
+        "run:coalesced", "run:progress", "run:patched", "log:write", "claims with a key", "children started",
+        "runs forked", "signals received", "signals timed out", "runs followed to their end", "events read",
         "triggers acknowledged (idempotent)", "triggers acknowledged (coalesced)",
     )  # fmt: skip
     assert {what: counts.get(what, 0) for what in wanted if counts.get(what, 0) < 10} == {}

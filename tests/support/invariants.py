@@ -14,7 +14,8 @@ from durably_web.store.batch import Batch, Executor, Row, Statement
 
 _RUNS = """
 SELECT id, status, output, error, labels, progress, attempt, generation, started_at, completed_at,
-       concurrency_key, wake_at, blocked, holds_key, forked_from, undoing, lease_owner, lease_token, lease_expires_at
+       concurrency_key, wake_at, blocked, holds_key, forked_from, undoing, restarted,
+       lease_owner, lease_token, lease_expires_at
 FROM durably_runs ORDER BY id
 """
 _ENTRIES = "SELECT run_id, number, seq, generation, type, step_name, data FROM durably_journal ORDER BY run_id, number"
@@ -38,7 +39,10 @@ _CHANGES = {
     # By a user, of a run that has ended; by the job's own policy, of one that would end now.
     "run:retry": (("failed", "cancelled", "leased"), "pending"),
 }
-_LEASED_ONLY = {"step:complete", "step:fail", "step:retry", "step:wait", "log:write", "run:progress", "run:complete"}
+_LEASED_ONLY = {
+    "step:complete", "step:fail", "step:retry", "step:wait", "step:unasked", "log:write", "run:progress",
+    "run:complete", "run:code-changed", "run:restart", "run:patched",
+}  # fmt: skip
 _TERMINAL = ("completed", "failed", "cancelled")
 
 
@@ -85,7 +89,7 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str], undos: dict
     (id_, status, output, error, own_labels, progress, attempt, generation, started, completed, *more) = cast(
         "tuple[Any, ...]", row
     )
-    key, wake_at, blocked, holds_key, forked_from, undoing, *lease = more
+    key, wake_at, blocked, holds_key, forked_from, undoing, restarted, *lease = more
     story = f"run {id_}: {[(number, type_, step) for _, number, _, _, type_, step, _ in journal]}"
     numbers = [entry[1] for entry in journal]
     assert numbers == list(range(1, len(journal) + 1)), f"numbers are not dense in {story}"
@@ -99,6 +103,7 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str], undos: dict
     assert status == model.status or (status == "pending" and model.status in ("leased", "waiting")), (
         f"{status}, not {model.status}: {story}"
     )
+    assert restarted == model.restarted, f"restarted by {restarted}, not {model.restarted}: {story}"
     leases = model.leases
     assert attempt == generation == leases, f"attempt {attempt}, generation {generation}, {leases} leases in {story}"
     assert (output is not None) == (status == "completed"), f"output {output!r} while {status}: {story}"
@@ -144,21 +149,32 @@ class _Model:
         self._waiting: set[str] = set()
         self._offline: dict[str, int] = {}
         self._retried: Counter[str] = Counter()
+        self._patches: dict[str, bool] = {}
+        self._unasked: set[tuple[str | None, str]] = set()
+        self.restarted = 0
 
     def add(self, number: int, _: int, generation: int, type_: str, step_name: str, data: str | None) -> None:
         where = f"entry {number} ({type_}) in {self._story}"
-        detail = json.loads(data) if data is not None else None
+        detail: Any = json.loads(data) if data is not None else None
         if type_ == "run:leased":
             self.leases += 1
             self.begun = True
         assert generation == self.leases, f"generation {generation} under lease {self.leases}: {where}"
-        self._copied = self._copied and type_ in ("run:trigger", "step:complete")
+        self._copied = self._copied and type_ in ("run:trigger", "step:complete", "run:patched")
         if type_ in _LEASED_ONLY and not self._copied:
             assert self.status == "leased", f"without a lease: {where}"
         if type_.startswith("step:"):
             self._add_step(number, type_, step_name, detail, where)
         elif type_ == "run:progress":
             self.progress = detail
+        elif type_ == "run:restart":
+            self.restarted = number
+            for forgotten in (self.results, self._failed, self._waiting, self._offline, self._retried, self._patches):
+                forgotten.clear()
+            self._unasked.clear()
+        elif type_ == "run:patched":
+            assert detail["name"] not in self._patches, f"answered a second time: {where}"
+            self._patches[detail["name"]] = detail["patched"]
         if type_ in _CHANGES:
             allowed, after = _CHANGES[type_]
             assert self.status in allowed, f"after the status {self.status}: {where}"
@@ -173,6 +189,13 @@ class _Model:
                 self.undoing = None
 
     def _add_step(self, number: int, type_: str, name: str, detail: Any, where: str) -> None:
+        if type_ == "step:unasked":
+            assert (name, str(detail)) not in self._unasked, f"told a second time: {where}"
+            self._unasked.add((name, str(detail)))
+            stored = {*self.results, *self._failed, *self._waiting, *self._retried, *self._offline}
+            patch = "" if detail is None else detail["patch"]
+            assert name in stored or self._patches.get(patch) is False, f"not stored: {where}"
+            return
         known = name in self.results or name in self._failed
         assert not known, f"step {name} has a result already: {where}"
         undone = undone_by(name)

@@ -51,10 +51,14 @@ UPDATE durably_runs SET status = 'pending', wake_at = NULL, blocked = (
 WHERE wake_at <= ?
 """
 
+# A run that has stored nothing yet is executed by whatever code is there.
 _LEASE: LiteralString = """
 UPDATE durably_runs
 SET status = 'leased', generation = generation + 1, attempt = attempt + 1,
-    lease_owner = ?, lease_token = ?, lease_expires_at = ?, started_at = coalesce(started_at, ?)
+    lease_owner = ?, lease_token = ?, lease_expires_at = ?, started_at = coalesce(started_at, ?),
+    code = CASE WHEN code IS NULL OR NOT EXISTS (
+        SELECT 1 FROM durably_journal j WHERE j.run_id = durably_runs.id AND j.type LIKE 'step:%'
+    ) THEN (SELECT value FROM json_each(?) WHERE key = job_name) ELSE code END
 """
 
 # The token makes a second send find the leases of the first instead of taking more.
@@ -160,7 +164,8 @@ ORDER BY r.priority DESC, r.run_at, r.id
 SELECT_CLAIMED_ENTRIES: LiteralString = f"""
 SELECT run_id, type, step_name, data, created_at, calls, kind FROM durably_journal
 WHERE run_id IN (SELECT id FROM durably_runs WHERE {_MINE} AND (attempt > 1 OR forked_from IS NOT NULL))
-  AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry', 'run:undo')
+  AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait', 'log:write', 'run:retry', 'run:undo',
+               'run:restart', 'run:patched', 'step:unasked')
 ORDER BY run_id, number
 """
 
@@ -246,16 +251,18 @@ def claim(
     executing: Iterable[str],
     now: int,
     expires_at: int,
+    codes: str = "{}",
     by_limits: bool = False,
 ) -> Operation[Claimed]:
     """Lease up to `limit` runs that are due, and read what is stored of them.
 
     Leases that have expired are freed first, but not those of runs that this worker is `executing` itself;
     and none of those is leased a second time, while its earlier execution comes to an end. Runs with a concurrency
-    key, and jobs with limits, are claimed right only `by_limits`.
+    key, and jobs with limits, are claimed right only `by_limits`. `codes` is JSON: the code of each job by its name, as
+    far as it is known.
     """
     own = texts(executing)
-    lease = (owner, token, expires_at, now)
+    lease = (owner, token, expires_at, now, codes)
     statements: list[tuple[LiteralString, tuple[Value, ...]]] = [(FREE_EXPIRED, (now, own))]
     rated = json.dumps([job.to_json() for job in jobs if job.rate is not None])
     if by_limits:
@@ -264,7 +271,7 @@ def claim(
         statements += [(DELETE_STARTS, (job.name, now - job.period)) for job in jobs if job.period is not None]
         statements.append((WAKE_DUE_IN_LINE, (max([job.per_key for job in jobs], default=1), limits, now)))
         for before, one in zip([None, *tokens], tokens, strict=False):
-            lease = (owner, one, expires_at, now)
+            lease = (owner, one, expires_at, now, codes)
             statements.append((CLAIM_ONE, (now, limits, before, before, *lease, own, now, own, one)))
             if rated != "[]":
                 statements.append((INSERT_STARTS, (now, rated, one)))
@@ -288,7 +295,10 @@ def claim(
         _, found, stored, following, *starting = results[position:]
         entries: dict[str, list[StoredEntry]] = {}
         for row in cast("list[tuple[Any, ...]]", stored):
-            entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
+            if row[1] == "run:restart":
+                entries[row[0]] = []
+            else:
+                entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
         leases = [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in found]
         moments = [cast(int, rows_[0][0]) for rows_ in (following, *starting) if rows_[0][0] is not None]
         return Claimed(leases, min(moments, default=None), bool(following[0][1]), cast("int | None", following[0][2]))

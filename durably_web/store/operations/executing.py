@@ -108,9 +108,28 @@ WITH_ENTRY: LiteralString = """
 EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND number = ? AND generation = ? AND step_name = ?)
 """
 
-TAKE_SIGNAL: LiteralString = (
-    f"UPDATE durably_signals SET step_name = ? WHERE run_id = ? AND number = ? AND {WITH_ENTRY}"
+# A restart gives back what was taken before it.
+TAKE_SIGNAL: LiteralString = f"""
+UPDATE durably_signals SET step_name = ? WHERE run_id = ? AND number = ? AND {WITH_ENTRY}
+AND (SELECT restarted FROM durably_runs WHERE id = ?) < ?
+"""
+
+SET_CODE: LiteralString = f"UPDATE durably_runs SET code = ? WHERE {_FENCE}"
+
+RESTART: LiteralString = f"UPDATE durably_runs SET restarted = ? WHERE {_FENCE}"
+
+GIVE_SIGNALS_BACK: LiteralString = f"""
+UPDATE durably_signals SET step_name = NULL
+WHERE run_id = ? AND step_name IS NOT NULL AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
+AND NOT EXISTS (
+    SELECT 1 FROM durably_journal j WHERE j.run_id = durably_signals.run_id AND j.number > ?
+    AND j.type = 'step:complete' AND j.step_name = durably_signals.step_name
 )
+"""
+
+FORGET_UNDOS: LiteralString = f"""
+DELETE FROM durably_undos WHERE run_id = ? AND number < ? AND EXISTS (SELECT 1 FROM durably_runs WHERE {_FENCE})
+"""
 
 INSERT_CHILD: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, idempotency_key, priority, run_at, wake_at, created_at,
@@ -157,7 +176,24 @@ class Entry(NamedTuple):
 
 def take_signal(run_id: str, generation: int, number: int, step_name: str, signal: int) -> tuple[_Statement, ...]:
     """The effect by which the wait with the entry `number` takes a signal."""
-    return ((TAKE_SIGNAL, (step_name, run_id, signal, run_id, number, generation, step_name)),)
+    entry = (run_id, number, generation, step_name)
+    return ((TAKE_SIGNAL, (step_name, run_id, signal, *entry, run_id, number)),)
+
+
+def set_code(run_id: str, generation: int, number: int, code: str | None) -> tuple[_Statement, ...]:
+    """The effect by which a run is, from the entry `number` on, executed with this code."""
+    return ((SET_CODE, (code, run_id, generation, run_id, number)),)
+
+
+def restart(run_id: str, generation: int, number: int) -> tuple[_Statement, ...]:
+    """The effect by which nothing before the entry `number` counts any more. Signals that were taken are open again,
+    and nothing that was done is undone."""
+    fence = (run_id, generation, run_id, number)
+    return (
+        (RESTART, (number, *fence)),
+        (GIVE_SIGNALS_BACK, (run_id, *fence, number)),
+        (FORGET_UNDOS, (run_id, number, *fence)),
+    )
 
 
 def create_child(run_id: str, generation: int, number: int, step_name: str, child: Trigger) -> tuple[_Statement, ...]:

@@ -16,7 +16,8 @@ SELECT_RUNS: LiteralString = """
 SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progress, r.attempt, r.idempotency_key,
        r.concurrency_key, r.priority, r.created_at, r.run_at, r.started_at, r.completed_at, r.wake_at, r.paused,
        r.parent_run_id, r.forked_from, r.undoing, r.schedule, r.scheduled_at,
-       (SELECT count(DISTINCT step_name) FROM durably_journal WHERE run_id = r.id AND type = 'step:complete')
+       (SELECT count(DISTINCT step_name) FROM durably_journal WHERE run_id = r.id AND type = 'step:complete'
+        AND number > r.restarted)
 FROM durably_runs r
 """
 
@@ -43,7 +44,8 @@ SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
 SELECT_STEPS: LiteralString = """
 SELECT type, step_name, data, started_at, created_at FROM durably_journal
-WHERE run_id = ? AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait') ORDER BY number
+WHERE run_id = ? AND type IN ('step:complete', 'step:fail', 'step:retry', 'step:wait')
+  AND number > (SELECT restarted FROM durably_runs WHERE id = ?) ORDER BY number
 """
 
 SELECT_LOGS: LiteralString = """
@@ -169,7 +171,9 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
 
 def get_steps(run_id: str, codec: Codec) -> Operation[list[StepRecord]]:
     """The steps of a run, as they stand, in the order of their first entries."""
-    return operation("get_steps", "read", lambda results: rows.steps(results[0], codec), (SELECT_STEPS, (run_id,)))
+    return operation(
+        "get_steps", "read", lambda results: rows.steps(results[0], codec), (SELECT_STEPS, (run_id, run_id))
+    )
 
 
 def get_logs(run_id: str) -> Operation[list[LogEntry]]:

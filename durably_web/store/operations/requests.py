@@ -156,8 +156,9 @@ ON CONFLICT DO NOTHING
 """
 
 INSERT_FORK: LiteralString = f"""
-INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at, forked_from)
-SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?, id
+INSERT INTO durably_runs (id, job_name, status, input, labels, concurrency_key, priority, created_at, forked_from,
+                          code)
+SELECT ?, job_name, 'pending', input, labels, concurrency_key, priority, ?, id, code
 FROM durably_runs WHERE id = ? AND (? IS NULL OR EXISTS (
     SELECT 1 FROM durably_journal j
     WHERE j.run_id = durably_runs.id AND j.step_name = ? AND j.type LIKE 'step:%' AND j.step_name NOT LIKE '%#undo'))
@@ -170,7 +171,8 @@ COPY_RESULTS: LiteralString = """
 INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, started_at, created_at, calls, kind)
 SELECT ?, 1 + row_number() OVER (ORDER BY number), 0, type, step_name, data, started_at, created_at, calls, kind
 FROM durably_journal
-WHERE run_id = ? AND type = 'step:complete' AND data IS NOT NULL AND step_name NOT LIKE '%#undo'
+WHERE run_id = ? AND type IN ('step:complete', 'run:patched') AND data IS NOT NULL
+  AND coalesce(step_name, '') NOT LIKE '%#undo' AND number > (SELECT restarted FROM durably_runs WHERE id = ?)
   AND (NOT EXISTS (SELECT 1 FROM durably_journal WHERE run_id = ? AND type = 'run:undo') OR NOT EXISTS (
     SELECT 1 FROM durably_journal u
     WHERE u.run_id = durably_journal.run_id AND u.number > durably_journal.number AND u.type = 'step:complete'
@@ -297,7 +299,7 @@ def fork(run_id: str, source_id: str, from_step: str | None, now: int, origin: s
         (INSERT_FORK, (run_id, now, source_id, from_step, from_step, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
-        (COPY_RESULTS, (run_id, source_id, source_id, source_id, from_step, run_id)),
+        (COPY_RESULTS, (run_id, *[source_id] * 4, from_step, run_id)),
         (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )

@@ -8,11 +8,14 @@ from durably_web.store.batch import Operation, Value
 from durably_web.store.operations.building import operation
 from durably_web.store.operations.executing import WITH_ENTRY
 
-# A copy that comes late must not bring back what has been undone since.
+# A copy that comes late must not bring back what has been undone since, or does not count any more.
 INSERT_UNDO: LiteralString = f"""
 INSERT INTO durably_undos (run_id, number, step_name)
 SELECT ?, ?, ? WHERE {WITH_ENTRY}
-AND EXISTS (SELECT 1 FROM durably_runs WHERE id = ? AND generation = ? AND status = 'leased' AND undoing IS NULL)
+AND EXISTS (
+    SELECT 1 FROM durably_runs
+    WHERE id = ? AND generation = ? AND status = 'leased' AND undoing IS NULL AND restarted < ?
+)
 ON CONFLICT DO NOTHING
 """
 
@@ -42,7 +45,7 @@ _Statements = tuple[tuple[LiteralString, tuple[Value, ...]], ...]
 
 def keep_undo(run_id: str, generation: int, number: int, step_name: str) -> _Statements:
     """The effect by which the step with the result `number` can be undone."""
-    fence = (run_id, number, generation, step_name, run_id, generation)
+    fence = (run_id, number, generation, step_name, run_id, generation, number)
     return ((INSERT_UNDO, (run_id, number, step_name, *fence)),)
 
 
