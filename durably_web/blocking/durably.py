@@ -10,8 +10,8 @@ from typing import Any, Self, overload
 
 from durably_web.arguments import Duration
 from durably_web.backends import Durability
-from durably_web.blocking.control import Control
 from durably_web.blocking.handle import RunHandle
+from durably_web.blocking.scheduling import Scheduling
 from durably_web.clock import Clock
 from durably_web.codec import Codec
 from durably_web.emitter import Listener
@@ -24,7 +24,7 @@ from durably_web.retry import Debounce
 from durably_web.store.operations import Coalesce
 
 
-class Durably(Control):
+class Durably(Scheduling):
     """Triggers jobs, waits for them, reads them, and, where `start` is called, executes them in a thread beside.
 
         durably = Durably("app.db", jobs=[import_csv])

@@ -45,6 +45,7 @@ class Reading(Base):
         status: str | Sequence[str] | None = None,
         job: Jobs | None = None,
         labels: Mapping[str, str] | None = None,
+        schedule: str | None = None,
         limit: int | None = None,
         offset: int | None = None,
         after: str | None = None,
@@ -52,7 +53,7 @@ class Reading(Base):
         """Runs, newest first, that meet all conditions: of one status or several, of one job or several."""
         return self._ask(
             lambda engine: engine.get_runs(
-                status=status, job=job, labels=labels, limit=limit, offset=offset, after=after
+                status=status, job=job, labels=labels, schedule=schedule, limit=limit, offset=offset, after=after
             )
         )
 

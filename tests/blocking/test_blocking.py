@@ -146,6 +146,18 @@ def test_signals_and_what_changes_runs(durably: Durably) -> None:
     assert durably.delete_runs(status="completed") == 2
 
 
+def test_schedules(durably: Durably) -> None:
+    made = durably.schedule("double", every=3600, input={"n": 4}, name="often")
+    assert durably.schedule("double", every=3600, input={"n": 4}, name="often") == made == durably.get_schedule("often")
+    assert durably.pause_schedule("often").paused and not durably.resume_schedule("often").paused
+    durably.start()
+    handle = durably.trigger_schedule("often")
+    assert handle.result(timeout=SECONDS) == 8
+    assert [run.id for run in durably.get_runs(schedule="often")] == [handle.id]
+    durably.remove_schedule("often")
+    assert durably.get_schedules() == []
+
+
 def test_many_threads_at_once(durably: Durably) -> None:
     durably.start()
 
