@@ -5,13 +5,13 @@ Routes and their parameters come from the table of routes, so that none is missi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from durably_web import __version__
-from durably_web.api.parsing import ITEM_FIELDS, TRIGGER_FIELDS
+from durably_web.api.parsing import ITEM_FIELDS, SCHEDULE_FIELDS, TRIGGER_FIELDS
 from durably_web.api.routes import MOST_EVENTS, ROUTES
 from durably_web.events import EVENT_TYPES
-from durably_web.records import STATUSES
+from durably_web.records import STATUSES, Missed, Overlap
 from durably_web.server.limits import Limits
 
 Schema = dict[str, Any]
@@ -154,6 +154,11 @@ _SUMMARIES = {
     ("POST", "/pause"): "Let nobody go on with a run, or begin one of a job",
     ("POST", "/resume"): "Take a pause back",
     ("POST", "/purge"): "Delete runs that ended long ago",
+    ("PUT", "/schedule"): "Let a job run again and again",
+    ("GET", "/schedule"): "One schedule",
+    ("GET", "/schedules"): "All schedules",
+    ("POST", "/schedule/trigger"): "Ask for a run of a schedule now",
+    ("DELETE", "/schedule"): "Remove a schedule; its runs stay",
 }
 
 _ANSWERS: dict[tuple[str, str], Schema] = {
@@ -166,6 +171,13 @@ _ANSWERS: dict[tuple[str, str], Schema] = {
     ("GET", "/events"): _object("*", events=_list(_ref("Event")), ended={"type": "boolean"}),
     ("GET", "/stats"): _ref("Stats"),
     ("GET", "/health"): _object("*", ok={"const": True}),
+    ("PUT", "/schedule"): _ref("Schedule"),
+    ("GET", "/schedule"): _ref("Schedule"),
+    ("GET", "/schedules"): _list(_ref("Schedule")),
+    ("POST", "/schedule/pause"): _ref("Schedule"),
+    ("POST", "/schedule/resume"): _ref("Schedule"),
+    ("POST", "/schedule/trigger"): _ref("Triggered"),
+    ("DELETE", "/schedule"): _DONE,
     ("POST", "/purge"): _COUNT,
     **{("POST", f"/{verb}"): _DONE for verb in "signal cancel retry retrigger fork pause resume".split()},
     ("DELETE", "/run"): _DONE,
@@ -176,6 +188,7 @@ _BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/trigger"): _ref("Trigger"),
     ("POST", "/trigger-many"): _ref("TriggerMany"),
     ("POST", "/signal"): _ANY,
+    ("PUT", "/schedule"): _ref("Scheduling"),
     ("POST", "/purge"): {
         "oneOf": [
             _object("olderThan", olderThan=_INSTANT, limit=_WHOLE) | {"additionalProperties": False},
@@ -207,6 +220,19 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
         "debounceMs": _MILLISECONDS,
         "debounceMaxMs": _MILLISECONDS,
     }
+    scheduled = {
+        "name": name,
+        "jobName": name,
+        "cron": _TEXT | {"minLength": 1, "examples": ["*/5 * * * *"]},
+        "everyMs": _MILLISECONDS,
+        "timezone": _TEXT | {"minLength": 1, "examples": ["UTC"]},
+        "input": _ANY,
+        "labels": labels,
+        "priority": asked["priority"],
+        "missed": {"enum": list(get_args(Missed))},
+        "overlap": {"enum": list(get_args(Overlap))},
+        "catchUpWindowMs": _MILLISECONDS,
+    }
     item = _object("", **{field: asked[field] for field in ITEM_FIELDS}) | {"additionalProperties": False}
     times = {"startedAt": _INSTANT_OR_NULL, "completedAt": _INSTANT_OR_NULL}
     known_labels = {"type": "object", "additionalProperties": _TEXT}
@@ -236,11 +262,24 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
             isActive={"type": "boolean"},
             **times,
         ),
+        "Scheduling": _object("jobName", **{field: scheduled[field] for field in SCHEDULE_FIELDS})
+        | {"additionalProperties": False},
+        "Schedule": _object(
+            "name jobName cron everyMs timezone input labels priority missed overlap paused nextAt lastAt",
+            **scheduled
+            | {key: {"anyOf": [scheduled[key], {"type": "null"}]} for key in ("cron", "everyMs", "timezone")}
+            | {"catchUpWindowMs": {"type": ["number", "null"]}},
+            paused={"type": "boolean"},
+            nextAt=_INSTANT_OR_NULL,
+            lastAt=_INSTANT_OR_NULL,
+            createdAt=_INSTANT,
+            updatedAt=_INSTANT,
+        ),
         "Progress": _object("current", current={"type": "number"}, total={"type": "number"}, message=_TEXT),
         "Step": _object(
             "name status output error attempt startedAt completedAt",
             name=_TEXT,
-            status={"enum": ["completed", "failed", "retrying", "waiting"]},
+            status={"enum": ["completed", "failed", "retrying", "waiting", "undone"]},
             output=_ANY,
             error=_TEXT_OR_NULL,
             attempt=_WHOLE,
