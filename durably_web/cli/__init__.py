@@ -15,6 +15,7 @@ from durably_web.cli.dev import dev
 from durably_web.cli.mistakes import MISTAKE, Mistake, exit_code_of
 from durably_web.cli.new import new
 from durably_web.cli.run import run
+from durably_web.cli.serve import serve
 from durably_web.cli.stats import stats
 from durably_web.cli.worker import worker
 from durably_web.errors import DurablyError
@@ -33,6 +34,7 @@ app.command()(build)
 app.command()(demo)
 app.command()(run)
 app.command()(worker)
+app.command()(serve)
 app.command()(stats)
 app.add_typer(runs.app, name="runs")
 

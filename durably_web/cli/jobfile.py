@@ -17,13 +17,7 @@ from durably_web.jobs import Job
 
 def load_jobs(target: str) -> dict[str, Job[Any, Any]]:
     """The jobs of `path/to/file.py` or of `package.module`, by name. Raises `Mistake`, also when there are none."""
-    is_file = target.endswith(".py") or os.sep in target
-    try:
-        module = _load_file(Path(target)) if is_file else _load_module(target)
-    except Mistake:
-        raise
-    except (Exception, SystemExit) as error:
-        raise Mistake(f"{target} cannot be loaded: {_explain(error, target)}") from error
+    module = load_module(target)
     found: dict[str, Job[Any, Any]] = {}
     for value in vars(module).values():
         if isinstance(value, Job):
@@ -31,6 +25,29 @@ def load_jobs(target: str) -> dict[str, Job[Any, Any]]:
                 raise Mistake(f"{target} has two jobs with the name {value.name}")
     if not found:
         raise Mistake(f"there is no job in {target}: a job is a function with @job above it")
+    return found
+
+
+def load_module(target: str) -> ModuleType:
+    """The module of `path/to/file.py` or of `package.module`. Raises `Mistake`."""
+    is_file = target.endswith(".py") or os.sep in target
+    try:
+        return _load_file(Path(target)) if is_file else _load_module(target)
+    except Mistake:
+        raise
+    except (Exception, SystemExit) as error:
+        raise Mistake(f"{target} cannot be loaded: {_explain(error, target)}") from error
+
+
+def load_named(target: str) -> object:
+    """What has a name in a module, as `package.module:name` or `path/to/file.py:name`. Raises `Mistake`."""
+    module, _, name = target.rpartition(":")
+    if not module:
+        raise Mistake(f"{target} names nothing in a module: give MODULE:NAME")
+    loaded = load_module(module)
+    if not hasattr(loaded, name):
+        raise Mistake(f"there is no {name} in {module}")
+    found: object = getattr(loaded, name)
     return found
 
 

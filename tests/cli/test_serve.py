@@ -1,0 +1,94 @@
+"""`durably-web serve`: from the shell to requests and back."""
+
+from __future__ import annotations
+
+import signal
+
+import httpx
+import pytest
+
+from tests.cli.conftest import CommandLine
+
+JOBS = """
+from durably_web import Durably, Step, job
+from starlette.exceptions import HTTPException
+
+@job
+async def add(step: Step, input: dict) -> int:
+    return await step.run("add", sum, input["numbers"])
+
+@job
+async def ask(step: Step, input: dict) -> int:
+    return await step.wait_for_signal("answer")
+
+durably = Durably("engine.db", jobs=[add])
+number = 5
+
+class Auth:
+    def authenticate(self, request):
+        if request.headers.get("authorization") != "Bearer me":
+            raise HTTPException(401, "who are you?")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (("work.py", "--database", "file.db"), "file.db"),
+        (("work.py:durably",), "engine.db"),
+        (("work:durably", "--path", "/api/durably/"), "engine.db"),
+    ],
+)
+def test_from_a_request_to_its_output(command_line: CommandLine, arguments: tuple[str, ...], file: str) -> None:
+    (command_line.folder / "work.py").write_text(JOBS)
+    command = command_line.start("serve", *arguments, "--port", "0")
+    address = command.wait_for_line(lambda line: "serving" in line).split()[-1]
+    assert address.endswith("/api/durably") is ("--path" in arguments)
+    with httpx.Client(base_url=address, timeout=30) as client:
+        body = {"jobName": "add", "input": {"numbers": [1, 2]}}
+        run_id = client.post("/trigger", json=body).json()["runId"]
+        with client.stream("GET", f"/subscribe?runId={run_id}") as response:
+            assert '"output":3' in response.read().decode()
+        # A stream that would go on ends with the server.
+        with client.stream("GET", "/runs/subscribe") as response:
+            lines = response.iter_lines()
+            assert "event: connected" in (next(lines), next(lines))
+            command.process.send_signal(signal.SIGTERM)
+            assert command.end() == 0
+    assert command.told[-1] == "server stopped"
+    assert (command_line.folder / file).exists()
+
+
+def test_with_auth_and_without_work(command_line: CommandLine) -> None:
+    (command_line.folder / "work.py").write_text(JOBS)
+    command = command_line.start("serve", "work.py:durably", "--port", "0", "--auth", "work:Auth", "--no-work")
+    address = command.wait_for_line(lambda line: "serving" in line).split()[-1]
+    body = {"jobName": "add", "input": {"numbers": [1, 2]}}
+    assert httpx.post(f"{address}trigger", json=body).status_code == 401
+    me = {"Authorization": "Bearer me"}
+    run_id = httpx.post(f"{address}trigger", json=body, headers=me).json()["runId"]
+    run = httpx.get(f"{address}run", params={"runId": run_id}, headers=me).json()
+    assert run["status"] == "pending"
+    command.process.send_signal(signal.SIGINT)
+    assert command.end() == 0
+    [stored] = command_line.json("runs", "list", "--database", "engine.db")
+    assert (stored["id"], stored["status"]) == (run_id, "pending")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("absent.py",), "absent.py does not exist"),
+        (("work.py:nothing",), "there is no nothing in work.py"),
+        (("work.py:number",), "work.py:number is no engine"),
+        (("work.py:durably", "--database", "other.db"), "has its database already"),
+        (("work.py", "--host", "0.0.0.0"), "at 0.0.0.0 everybody could do everything"),
+        (("work.py", "--auth", "work"), "work names nothing in a module"),
+        (("work.py", "--database", "work.py"), "not a SQLite database"),
+    ],
+)
+def test_mistakes(command_line: CommandLine, arguments: tuple[str, ...], complaint: str) -> None:
+    (command_line.folder / "work.py").write_text(JOBS)
+    done = command_line.run("serve", *arguments, "--port", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert complaint in done.stderr
