@@ -76,9 +76,10 @@ export class Scheduling extends Asking {
    *
    * @param {string} name
    * @param {RequestOptions} [options]
+   * @returns {Promise<Schedule>}
    */
   async pauseSchedule(name, options) {
-    await this.#ask("POST", "/schedule/pause", name, options);
+    return wire.scheduled(await this.#ask("POST", "/schedule/pause", name, options));
   }
 
   /**
@@ -86,9 +87,10 @@ export class Scheduling extends Asking {
    *
    * @param {string} name
    * @param {RequestOptions} [options]
+   * @returns {Promise<Schedule>}
    */
   async resumeSchedule(name, options) {
-    await this.#ask("POST", "/schedule/resume", name, options);
+    return wire.scheduled(await this.#ask("POST", "/schedule/resume", name, options));
   }
 
   /**

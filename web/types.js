@@ -116,6 +116,7 @@
  * @property {string | string[]} [jobName]  One of these.
  * @property {RunStatus | RunStatus[]} [status]  One of these.
  * @property {Record<string, string>} [labels]
+ * @property {string} [schedule]  Those that this schedule has asked for.
  * @property {number} [limit]
  * @property {number} [offset]
  * @property {string} [after]  The id of the last run of the page before; unlike `offset`, it does not shift when new runs come in.

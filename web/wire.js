@@ -18,7 +18,7 @@ const SCHEDULE_OPTIONS = [
   ...["priority", "missed", "overlap", "catchUpWindow"],
 ];
 const SELECTION = ["jobName", "status", "labels", "createdBefore"];
-const RUN_FILTER = ["jobName", "status", "labels", "limit", "offset", "after"];
+const RUN_FILTER = ["jobName", "status", "labels", "schedule", "limit", "offset", "after"];
 const LIMITS = ["signal", "timeout"];
 const KEY_BYTES = 32;
 // Python in a browser has a small stack: a few thousand levels end it, and not only the request.

@@ -114,6 +114,75 @@ def test_triggers_and_outputs(page: Page) -> None:
     assert told(page, "durably.triggerAndWait('fail')").startswith("RunFailed: ")
 
 
+OF_SCHEDULE = """async ([name, count]) => {
+  return (await durably.getRuns({ status: "completed", schedule: name })).length >= count;
+}"""
+
+
+def test_schedules(page: Page) -> None:
+    made = page.evaluate("durably.schedule('echo', {every: 200, input: {n: 1}, labels: {org: 'acme'}, priority: 3})")
+    assert (made["name"], made["jobName"], made["every"], made["catchUpWindow"]) == ("echo", "echo", 200, None)
+    wait_until(page, OF_SCHEDULE, ["echo", 2])
+    run = page.evaluate("durably.getRuns({status: 'completed'}).then(([run]) => run)")
+    assert (run["output"], run["labels"], run["priority"], run["schedule"]) == ({"n": 1}, {"org": "acme"}, 3, "echo")
+    again = page.evaluate("durably.schedule('echo', {every: 200, input: {n: 1}, labels: {org: 'acme'}, priority: 3})")
+    assert (again["createdAt"], again["updatedAt"]) == (made["createdAt"], made["updatedAt"])
+    page.evaluate("durably.removeSchedule('echo')")
+
+    night = "{name: 'night', cron: '30 2 * * *', timezone: 'America/New_York', input: {n: 2}, missed: 'one'}"
+    made = page.evaluate(f"durably.jobs.double.schedule({night})")
+    assert (made["cron"], made["timezone"], made["every"], made["missed"]) == (
+        *("30 2 * * *", "America/New_York"),
+        *(None, "one"),
+    )
+    assert page.evaluate("durably.getSchedules()") == [made] == [page.evaluate("durably.getSchedule('night')")]
+    assert page.evaluate("durably.getSchedule('nobody')") is None
+    page.evaluate("durably.pauseSchedule('night')")
+    run_id = page.evaluate("durably.triggerSchedule('night')")["id"]
+    run = page.evaluate(ENDED, run_id)
+    assert (run["output"], run["schedule"], run["scheduledAt"]) == (4, "night", None)
+    paused = page.evaluate("durably.getSchedule('night')")
+    assert (paused["paused"], paused["nextAt"]) == (True, None)
+    page.evaluate("durably.resumeSchedule('night')")
+    assert page.evaluate("durably.getSchedule('night')")["nextAt"] == made["nextAt"]
+    page.evaluate("durably.removeSchedule('night')")
+    assert page.evaluate("durably.getSchedules()") == []
+
+    for request, beginning in [
+        ("durably.schedule('nobody', {every: 1000})", "NotFound: "),
+        ("durably.schedule('double', {every: 1000, input: {n: 'much'}, missed: 'never'})", "InvalidInput: missed is "),
+        ("durably.schedule('echo', {cron: 'soon'})", "InvalidInput: the cron expression 'soon' cannot be read"),
+        ("durably.schedule('echo', {cron: '* * * * *', timezone: 'Nowhere'})", "InvalidInput: there is no time zone"),
+        ("durably.schedule('echo', {every: 0})", "InvalidInput: every is longer than 0"),
+        ("durably.schedule('echo', {every: 1, cron: '* * * * *'})", "InvalidInput: a schedule has either cron"),
+        ("durably.schedule('echo', {every: 1, timezone: 'Asia/Tokyo'})", "InvalidInput: a timezone belongs to cron"),
+        ("durably.pauseSchedule('night')", "NotFound: there is no schedule"),
+        ("durably.resumeSchedule('night')", "NotFound: there is no schedule"),
+        ("durably.triggerSchedule('night')", "NotFound: there is no schedule"),
+        ("durably.removeSchedule('night')", "NotFound: there is no schedule"),
+    ]:
+        assert told(page, request).startswith(beginning), (request, told(page, request))
+
+
+def test_ticks_that_are_skipped_are_told(page: Page) -> None:
+    """The first run waits for a signal, and no other one may begin beside it."""
+    page.evaluate("globalThis.skipped = []; durably.on('schedule:skip', (event) => skipped.push(event)), null")
+    page.evaluate("durably.stats()")
+    page.evaluate("durably.schedule('ask', {name: 'asks', every: 200, labels: {org: 'acme'}})")
+    wait_until(page, "async () => skipped.length >= 2")
+    event = page.evaluate("skipped[0]")
+    assert (event["schedule"], event["reason"], event["jobName"], event["labels"]) == (
+        *("asks", "overlap"),
+        *("ask", {"org": "acme"}),
+    )
+    assert (event["seq"], event["runId"]) == (None, None) and event["ticks"] >= 1
+    assert event["firstAt"] <= event["lastAt"]
+    refusal = told(page, "durably.triggerSchedule('asks')")
+    assert refusal.startswith("Conflict: run ") and "is active" in refusal
+    assert page.evaluate("durably.getRuns({jobName: 'ask'}).then((runs) => runs.length)") == 1
+    page.evaluate("durably.removeSchedule('asks')")
+
+
 def test_filters_and_pages(page: Page) -> None:
     items = [{"input": {"n": n}, "labels": {"half": str(n % 2)}} for n in range(6)]
     made = page.evaluate("items => durably.triggerMany('ask', items)", items)
@@ -301,6 +370,15 @@ def test_a_connection_that_breaks_costs_and_doubles_nothing(served: Page, server
     broken("durably.pauseJob('echo')")
     wait_until_waiting(served, many[0]["id"])
     assert broken("durably.cancelRuns({status: 'waiting'})") == 3
+    broken("durably.schedule('echo', {name: 'morning', cron: '0 7 * * *'})")
+    broken("durably.pauseSchedule('morning')")
+    broken("durably.resumeSchedule('morning')")
+    by_hand = broken("durably.triggerSchedule('morning')")
+    assert by_hand["disposition"] == "created"
+    of_it = "durably.getRuns({schedule: 'morning'}).then((runs) => runs.map(({id}) => id))"
+    assert served.evaluate(of_it) == [by_hand["id"]]
+    broken("durably.removeSchedule('morning')")
+    assert served.evaluate("durably.getSchedules()") == []
 
 
 def test_a_stream_that_is_cut_leaves_no_gap_and_doubles_nothing(served: Page, server: HttpServer) -> None:

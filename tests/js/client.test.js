@@ -152,8 +152,8 @@ test("a schedule is asked for by its name, and its run is one like any", async (
   const { durably, asked } = state;
   for (const [act, answer, outcome] of [
     [() => durably.getSchedule("s"), { name: "s", everyMs: null, catchUpWindowMs: 5 }, { name: "s", every: null, catchUpWindow: 5 }],
-    [() => durably.pauseSchedule("s"), { success: true }, undefined],
-    [() => durably.resumeSchedule("s"), { success: true }, undefined],
+    [() => durably.pauseSchedule("s"), { name: "s", everyMs: 5, catchUpWindowMs: null }, { name: "s", every: 5, catchUpWindow: null }],
+    [() => durably.resumeSchedule("s"), { name: "s", everyMs: 5, catchUpWindowMs: null }, { name: "s", every: 5, catchUpWindow: null }],
     [() => durably.triggerSchedule("s"), { runId: "1", disposition: "created" }, { id: "1", disposition: "created" }],
     [() => durably.removeSchedule("s"), { success: true }, undefined],
   ]) {
@@ -165,6 +165,10 @@ test("a schedule is asked for by its name, and its run is one like any", async (
   const all = durably.getSchedules();
   await state.answer([{ name: "s", everyMs: 1, catchUpWindowMs: 2 }]);
   assert.deepEqual(await all, [{ name: "s", every: 1, catchUpWindow: 2 }]);
+  const runs = durably.getRuns({ schedule: "s", status: "completed" });
+  assert.deepEqual(asked[0].query, { schedule: "s", status: "completed" });
+  await state.answer([]);
+  assert.deepEqual(await runs, []);
   const unknown = durably.getSchedule("x");
   asked.shift().reject(new DurablyError("NotFound", "there is no schedule x"));
   assert.equal(await unknown, null);

@@ -176,11 +176,12 @@ async function schedules(durably: Durably, signal: AbortSignal): Promise<void> {
   console.log(found.nextAt);
   const all: Schedule[] = await durably.getSchedules(limits);
   console.log(found?.every ?? all[0]?.cron, found?.nextAt, found?.lastAt, schedule.catchUpWindow, schedule.paused);
-  await durably.pauseSchedule("nightly", limits);
-  await durably.resumeSchedule("nightly", limits);
+  const paused: Schedule = await durably.pauseSchedule("nightly", limits);
+  const resumed: Schedule = await durably.resumeSchedule(paused.name, limits);
+  const runs: Run[] = await durably.getRuns({ schedule: resumed.name, status: "completed" });
   const triggered: Triggered = await durably.triggerSchedule("nightly", limits);
   const run: Run = await durably.waitForRun(triggered.id);
-  console.log(run.schedule, run.scheduledAt);
+  console.log(run.schedule, run.scheduledAt, runs.length);
   await durably.removeSchedule("nightly", limits);
   // @ts-expect-error: there is no such policy
   await durably.schedule("report", { every: 5, missed: "none" });
