@@ -63,12 +63,16 @@ class Presence:
         one must get the same answer.
         """
         asked = {self._path(worker_id): worker_id for worker_id in worker_ids if worker_id not in self._held}
-        dead = [worker_id for path, worker_id in asked.items() if _free(path, remove=False)]
+        dead = self.dead(asked.values())
         if not self._tidy:
             self._remove_others({*asked, *map(self._path, self._held)})
         # The files of those that are dead now can go once somebody has freed their leases.
         self._tidy = not dead
         return dead
+
+    def dead(self, worker_ids: Iterable[str]) -> list[str]:
+        """Those whose lock is free. Nothing is changed."""
+        return [worker_id for worker_id in worker_ids if _free(self._path(worker_id), remove=False)]
 
     def _remove_others(self, needed: set[str]) -> None:
         for path in glob.glob(f"{glob.escape(self._database)}-worker-*"):

@@ -12,10 +12,13 @@ from durably_web.cli import runs
 from durably_web.cli.build import build
 from durably_web.cli.demo import demo
 from durably_web.cli.dev import dev
+from durably_web.cli.doctor import doctor
+from durably_web.cli.migrate import migrate
 from durably_web.cli.mistakes import MISTAKE, Mistake, exit_code_of
 from durably_web.cli.new import new
 from durably_web.cli.run import run
 from durably_web.cli.serve import serve
+from durably_web.cli.sql import sql
 from durably_web.cli.stats import stats
 from durably_web.cli.worker import worker
 from durably_web.errors import DurablyError
@@ -36,6 +39,9 @@ app.command()(run)
 app.command()(worker)
 app.command()(serve)
 app.command()(stats)
+app.command()(doctor)
+app.command()(migrate)
+app.command()(sql)
 app.add_typer(runs.app, name="runs")
 
 
