@@ -50,7 +50,7 @@ class Reading(Base):
         offset: int | None = None,
         after: str | None = None,
     ) -> list[Run]:
-        """Runs, newest first, that meet all conditions: of one status or several, of one job or several."""
+        """Runs, newest first, that meet all conditions: of statuses, of jobs, with labels, of a schedule."""
         return self._ask(
             lambda engine: engine.get_runs(
                 status=status, job=job, labels=labels, schedule=schedule, limit=limit, offset=offset, after=after
