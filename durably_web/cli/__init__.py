@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from durably_web.cli import runs
+from durably_web.cli import runs, schedules
 from durably_web.cli.build import build
 from durably_web.cli.demo import demo
 from durably_web.cli.dev import dev
@@ -43,6 +43,7 @@ app.command()(doctor)
 app.command()(migrate)
 app.command()(sql)
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedules.app, name="schedules")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

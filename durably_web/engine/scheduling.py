@@ -128,14 +128,9 @@ class Scheduling(Control):
     async def trigger_schedule(self, name: str, *, request_id: str | None = None) -> RunHandle[Any]:
         """Ask for a run of a schedule now, also of one that is paused. Its ticks stay as they are.
 
-        Raises `NotFound`, also when its job is not registered here, and `Conflict` while a run of it is active and
-        `overlap` is `"skip"`.
+        Raises `NotFound`, and `Conflict` while a run of it is active and `overlap` is `"skip"`.
         """
         run_id = self._request_id(request_id)
-        stored = await self._stored(name)
-        if stored is None:
-            raise _no_schedule(name)
-        job = self._environment.known_job(stored.definition.job_name)
         origin = self._environment.origin()
         outcome = await self._store.write(operations.trigger_schedule(name, run_id, self._clock.now(), origin))
         if not outcome.made:
@@ -148,6 +143,7 @@ class Scheduling(Control):
         if outcome.seq is not None:
             await self._tell_of(run_id, "run:trigger", outcome.seq)
         self._notify(RUNNABLE)
+        job = None if outcome.job_name is None else self._jobs.get(outcome.job_name)
         return RunHandle(self, job, run_id, "created")
 
     async def remove_schedule(self, name: str, *, request_id: str | None = None) -> None:

@@ -11,6 +11,8 @@ import pytest
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
+from durably_web.store.operations.firing import Next
+from durably_web.store.operations.scheduling import Definition, Timing
 
 ENTRY = Entry(2, "step:complete", "save", "null", 1, 1)
 UNDO = (
@@ -30,6 +32,9 @@ LIMITS = (
     JobLimits("keys", per_key=3),
     JobLimits("other"),
 )
+
+
+SCHEDULE = Next("s", "j", {"a": "b"}, Timing(None, None, 1), "all", None, 1, 0, 0)
 
 
 def _claim(limit: int = 10, jobs: Iterable[JobLimits] = LIMITS, now: int = NOW, token: str = "t") -> Operation[Any]:
@@ -64,6 +69,11 @@ WORK: tuple[Operation[Any], ...] = (
     operations.cancel(["r"], "q", 1),
     operations.pause(["r"], "q", 1),
     operations.resume(["r"], "q", 1),
+    operations.next_tick(),
+    operations.next_schedules(9, 0),
+    operations.fire_schedule(SCHEDULE, [(1, "t1"), (2, "t2")], 3, "t", 1),
+    operations.trigger_schedule("s", "t3", 1),
+    operations.correct_schedule(SCHEDULE, 3),
 )
 
 
@@ -91,7 +101,7 @@ def test_no_plan_walks_through_finished_runs(database: sqlite3.Connection, opera
                 "SCAN (",
                 "family",
             )
-            harmless += ("SCAN jobs", "SCAN job ", "SCAN child ", "SUBQUERY")
+            harmless += ("SCAN jobs", "SCAN job ", "VIRTUAL TABLE", "SCAN child ", "SUBQUERY")
             assert not line.startswith("SCAN") or any(name in line for name in harmless), (line, sql, plan)
 
 
@@ -207,6 +217,31 @@ def test_a_claim_does_not_walk_over_runs_that_are_held_back(
 ) -> None:
     few, many = (_cost_of_a_claim(count, hold_back) for count in (30, 1500))
     assert many < 2 * few + 100, f"{few * 10} instructions with 30 runs, {many * 10} with 1,500"
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue", "allow"])
+def test_a_tick_does_not_walk_over_the_runs_of_its_schedule(database: sqlite3.Connection, overlap: Any) -> None:
+    """Neither those that have ended, nor the queue."""
+    definition = Definition("j", Timing(None, None, 1), "{}", {}, 0, "all", overlap, None)
+    _send(database, operations.put_schedule("s", definition, 0, None, "q", 0))
+
+    def fire(first: int, last: int) -> Operation[Any]:
+        runs = [(tick, f"t{tick}") for tick in range(first, last)]
+        return operations.fire_schedule(SCHEDULE._replace(next_at=first), runs, last, f"f{first}", 1)
+
+    def fill(first: int, last: int) -> None:
+        database.execute("UPDATE durably_schedules SET overlap = ?", ("queue" if overlap == "queue" else "allow",))
+        _send(database, fire(first, last))
+        if overlap != "queue":
+            database.execute("UPDATE durably_runs SET status = 'completed', completed_at = 1")
+        database.execute("UPDATE durably_schedules SET overlap = ?", (overlap,))
+
+    fill(0, 30)
+    few = _cost(database, fire(30, 31))
+    fill(31, 1531)
+    many = _cost(database, fire(1531, 1532))
+    assert database.execute("SELECT count(*) FROM durably_runs").fetchone()[0] == 1532
+    assert many < 2 * few + 100, f"{few * 10} instructions behind 30 runs, {many * 10} behind 1,500"
 
 
 @pytest.mark.parametrize("coalesce", [None, "skip", "replace", "queue"])

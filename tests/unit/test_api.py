@@ -176,6 +176,58 @@ async def test_many_runs_at_once(api: Api) -> None:
     assert {run["status"] for run in await api.ask("GET /runs")} == {"pending"}
 
 
+async def test_a_schedule(api: Api) -> None:
+    asked = {
+        "name": "often",
+        "jobName": "echo",
+        "cron": "30 7 * * mon-fri",
+        "timezone": "Europe/Berlin",
+        "input": {"n": 1},
+        "labels": {"org": "acme"},
+        "priority": 2,
+        "missed": "one",
+        "overlap": "queue",
+        "catchUpWindowMs": 1500,
+    }
+    made = await api.ask("PUT /schedule", asked)
+    moments = {"createdAt": "2023-11-14T22:13:20.000Z", "updatedAt": "2023-11-14T22:13:20.000Z", "lastAt": None}
+    assert made == {**asked, "everyMs": None, "paused": False, "nextAt": "2023-11-15T06:30:00.000Z", **moments}
+    assert await api.ask("PUT /schedule", asked) == made
+    other = await api.ask("PUT /schedule", {"jobName": "echo", "everyMs": 250})
+    assert (other["name"], other["everyMs"], other["timezone"], other["cron"]) == ("echo", 250, None, None)
+    assert await api.ask("GET /schedules") == [other, made]
+    assert await api.ask("GET /schedule", name="often") == made
+
+    assert (await api.ask("POST /schedule/pause", name="often"))["nextAt"] is None
+    assert (await api.ask("POST /schedule/resume", name="often"))["nextAt"] == made["nextAt"]
+    by_hand = await api.ask("POST /schedule/trigger", name="often")
+    assert by_hand["disposition"] == "created"
+    run = await api.run(by_hand["runId"])
+    assert (run["schedule"], run["scheduledAt"], run["input"], run["priority"]) == ("often", None, {"n": 1}, 2)
+    await api.ask("POST /schedule/trigger", name="echo")
+    assert (await api.send("POST /schedule/trigger", name="echo")).status == 409
+    assert [run["id"] for run in await api.ask("GET /runs", schedule="often")] == [by_hand["runId"]]
+
+    assert await api.ask("DELETE /schedule", name="often") == {"success": True}
+    assert await api.ask("GET /schedules") == [await api.ask("GET /schedule", name="echo")]
+
+
+async def test_a_tick(api: Api) -> None:
+    told: list[Any] = []
+    api.durably.on("schedule:skip", lambda event: told.append(event.to_wire()))
+    await api.ask("PUT /schedule", {"jobName": "echo", "everyMs": 60_000, "labels": {"a": "b"}})
+    api.clock.advance(180)
+    await api.durably.process_until_idle()
+    runs = await api.ask("GET /runs", schedule="echo")
+    assert [run["scheduledAt"] for run in runs] == ["2023-11-14T22:15:20.000Z"]
+    assert [(one["reason"], one["ticks"], one["firstAt"], one["lastAt"]) for one in told] == [
+        ("missed", 1, "2023-11-14T22:14:20.000Z", "2023-11-14T22:14:20.000Z"),
+        ("overlap", 1, "2023-11-14T22:16:20.000Z", "2023-11-14T22:16:20.000Z"),
+    ]
+    assert told[0] | {"schedule": "echo", "jobName": "echo", "runId": None, "labels": {"a": "b"}} == told[0]
+    assert (await api.ask("GET /schedule", name="echo"))["lastAt"] == "2023-11-14T22:15:20.000Z"
+
+
 async def test_purge(api: Api) -> None:
     for _ in range(3):
         await api.trigger()
@@ -341,6 +393,29 @@ MANY = "POST /trigger-many"
         ("GET /runs", {"limit": 1}, None, "limit must be a string"),
         ("POST /runs/delete", {"jobName": []}, None, "jobName is missing"),
         ("POST /pause", {"jobName": ["echo", "ask"]}, None, "jobName must be given once"),
+        ("PUT /schedule", {}, None, "a schedule must be a JSON object"),
+        ("PUT /schedule", {}, {}, "jobName must be a string"),
+        ("PUT /schedule", {}, {"jobName": "echo"}, "give one of cron"),
+        ("PUT /schedule", {}, {"jobName": "echo", "cron": "* * * * *", "everyMs": 5}, "give one of cron"),
+        ("PUT /schedule", {}, {"jobName": "echo", "every": 5}, "a schedule has no every; it has "),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": "5"}, "everyMs must be a number of milliseconds"),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": 0}, "longer than 0 seconds"),
+        ("PUT /schedule", {}, {"jobName": "echo", "cron": 5}, "cron must be a string"),
+        ("PUT /schedule", {}, {"jobName": "echo", "cron": "* * *"}, "five fields"),
+        (
+            "PUT /schedule",
+            {},
+            {"jobName": "echo", "cron": "* * * * *", "timezone": "Nowhere"},
+            "no time zone 'Nowhere'",
+        ),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": 5, "missed": "odd"}, "missed is"),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": 5, "overlap": "odd"}, "overlap is"),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": 5, "labels": {"a": 1}}, "the values of labels"),
+        ("PUT /schedule", {"name": "x"}, {"jobName": "echo", "everyMs": 5}, "/schedule has no parameter name"),
+        ("PUT /schedule", {}, {"jobName": "echo", "everyMs": 5, "catchUpWindowMs": -1}, "catchUpWindowMs must be"),
+        ("GET /schedule", {}, None, "name is missing"),
+        ("POST /schedule/pause", {"name": ""}, None, "name is missing"),
+        ("GET /schedules", {"name": "x"}, None, "/schedules has no parameter name"),
         ("GET /health", {"deep": "1"}, None, "/health has no parameter deep"),
     ],
 )
@@ -365,6 +440,9 @@ async def test_what_is_wrong_is_told_and_changes_nothing(
         ("POST /pause", {"jobName": "x"}),
         *((f"POST /{verb}", {"runId": "x"}) for verb in "cancel retry retrigger fork pause resume".split()),
         ("DELETE /run", {"runId": "x"}),
+        ("GET /schedule", {"name": "x"}),
+        ("DELETE /schedule", {"name": "x"}),
+        *((f"POST /schedule/{verb}", {"name": "x"}) for verb in "pause resume trigger".split()),
     ],
 )
 async def test_what_is_not_there(api: Api, line: str, query: dict[str, str]) -> None:
