@@ -22,8 +22,8 @@ def idempotency_key() -> str:
     """A text for a server that does what it is asked once for each such text, as with the header `Idempotency-Key`.
 
     It is made of the run's id and the step's name: the same in each attempt and each execution of the step, also after
-    `retry` of the run, and never that of another step or run. At most 255 characters of `A-Z a-z 0-9 - . _ ~ / %`.
-    Raises `InvalidInput` outside of a step's function.
+    `retry` of the run, unless the step was undone before; and never that of another step or run. At most 255
+    characters of `A-Z a-z 0-9 - . _ ~ / %`. Raises `InvalidInput` outside of a step's function.
     """
     key = given_key.get() or key_of(current_run.get(), current_step.get())
     if key is None:

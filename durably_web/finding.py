@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from durably_web.context import current_step
 from durably_web.errors import LeaseLost
 from durably_web.execution import Execution
-from durably_web.journal import Draft
+from durably_web.journal import Draft, RunJournal
 from durably_web.records import Progress
 from durably_web.steps import Step
 from durably_web.store.batch import Operation
@@ -40,13 +41,20 @@ async def find(execution: Execution, missing: list[str], known: dict[str, Undo])
 
 
 class _Muted:
-    """The journal of an execution of which nothing is told."""
+    """Takes nothing that the job says; but what an undo says that was found here, and has the job's `step`."""
+
+    def __init__(self, journal: RunJournal) -> None:
+        self._journal = journal
 
     def note(self, draft: Draft) -> None: ...
 
-    def log(self, step_name: str | None, data: str) -> None: ...
+    def log(self, step_name: str | None, data: str) -> None:
+        if step_name is not None:
+            self._journal.log(step_name, data)
 
-    def progress(self, progress: Progress) -> None: ...
+    def progress(self, progress: Progress) -> None:
+        if current_step.get() is not None:
+            self._journal.progress(progress)
 
 
 class Finding(Execution):
@@ -63,7 +71,7 @@ class Finding(Execution):
             expires_at=execution.expires_at,
             renew=execution._renew,
         )
-        self.journal: Any = _Muted()
+        self.journal: Any = _Muted(execution.journal)
         self._wanted = wanted
         self._parked: set[asyncio.Future[None]] = set()
         self._calls = 0

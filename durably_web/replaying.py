@@ -141,8 +141,6 @@ class Replaying:
             # Nobody but the engine asks for an undo.
             return True
         name, _, number = key.partition("#")
-        if number.endswith("undo"):
-            return True
         return self._occurrences.get(name, 0) >= (int(number) if number else 1)
 
     def loader_of(self, fn: Callable[..., Any]) -> Any:

@@ -100,8 +100,8 @@ async def _again(execution: Execution, key: str, trial: Coroutine[Any, Any, Any]
 
 
 def _key_of_time(key: str, times: int) -> str | None:
-    own = key_of(current_run.get(), key)
-    return own if own is None or times == 0 else f"{own}/{times + 1}"
+    # No step has such a name.
+    return key_of(current_run.get(), f"{key}#undone{times}" if times else key)
 
 
 def dropping(lease: Lease) -> Effects:

@@ -681,6 +681,35 @@ async def a_job_cannot_disturb_its_undo(backend: Backend) -> None:
         assert books.entries == ["hotel", "-hotel"] * 2
 
 
+async def an_undo_may_say_something(backend: Backend) -> None:
+    """Whoever executes it: it has the `step` of its job."""
+
+    @job
+    async def says(step: Step, input: dict[str, Any]) -> None:
+        async def undo(value: str) -> None:
+            step.log.info("undone", value=value, run=step.run_id)
+            step.progress(0)
+
+        step.log.info("begins")
+        await step.run("a", lambda: "a", undo=undo)
+        if input["waits"]:
+            await step.wait_for_signal("never")
+        raise RuntimeError
+
+    async with World(backend) as world:
+        durably = await world.started(says, polling_interval=LONG)
+        for waits in (False, True):
+            handle = await durably.trigger(says, {"waits": waits})
+            if waits:
+                await becomes(durably, handle.id, "waiting")
+                await durably.cancel(handle.id)
+            await bounded(durably.wait_for_run(handle.id))
+            logs = [(one.message, one.step_name) for one in await durably.get_logs(handle.id)]
+            assert logs == [("begins", None), ("undone", "a#undo")], logs
+            progress = (await run_of(durably, handle.id)).progress
+            assert progress is not None and progress.current == 0
+
+
 async def branches_are_replayed_to_find_their_undos(backend: Backend) -> None:
     """Also those beside one that waits, or has not begun."""
     books = Books()
