@@ -220,8 +220,9 @@ class Execution(Replaying):
             return None
         return None if self._clock.monotonic() - self._last_turn > TURN_SECONDS else now
 
-    async def begin(self) -> int:
-        """Before anything new happens: the lease holds, and nobody wants the run to stop. Gives the time."""
+    async def begin(self, key: str | None = None) -> int:
+        """Before anything new happens, such as a call of the function of step `key`: the lease holds, and nobody wants
+        the run to stop. Gives the time."""
         self.check()
         # Here, and not behind a step: branches go on in the order in which their results were stored.
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:

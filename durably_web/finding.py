@@ -147,7 +147,7 @@ class Finding(Execution):
     def begin_at_once(self) -> int | None:
         return None
 
-    async def begin(self) -> int:
+    async def begin(self, key: str | None = None) -> int:
         await self._stay()
 
     async def until(self, moment: int) -> None:

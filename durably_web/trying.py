@@ -76,7 +76,7 @@ async def once(
     """The result of `fn(*args)`, stored. Raises its exception, stored too, or `TryAgain`."""
     started_at = execution.begin_at_once()
     if started_at is None:
-        started_at = await execution.begin()
+        started_at = await execution.begin(key)
     clock, own_codec = execution.environment.clock, execution.environment.codec
     token = current_step.set(key)
     parallel = execution.enter(key)

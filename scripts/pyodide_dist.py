@@ -3,7 +3,7 @@
 build/pyodide-dist/
 ├── pyodide.mjs …          as the site serves them
 ├── pyodide-lock.json      the wheels that lie here, with their own hashes, and nothing else
-├── *.whl                  ours with its byte code, micropip, pytest and what it needs
+├── *.whl                  ours with its byte code and the test kit, micropip, pytest and what it needs
 └── module_test.html …     pytest-pyodide's pages, for a server that is not its own
 
 A test names packages, and Pyodide looks a name up in its lock. The lock that it comes with names hundreds of files
@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scripts.runtime import CACHE
-from scripts.wheels import ROOT, download_wheels, pinned
+from scripts.wheels import ROOT, download_wheels, pinned, record, write_zip
 
 # Beside what the site has. The versions are those of requirements-dev.txt: both sides use the same pytest.
 WHEELS = ("iniconfig", "packaging", "pluggy", "pygments", "pytest", "tblib")
@@ -64,6 +64,19 @@ def lock_entry(path: Path, python: str) -> dict[str, Any]:
     }
 
 
+def with_test_kit(wheel: Path, target: Path) -> Path:
+    """Our wheel as the site has it, and `durably_web.testing` in it, which sites do without."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    (own_name,) = [name for name in files if name.endswith(".dist-info/RECORD")]
+    del files[own_name]
+    for path in sorted((ROOT / "durably_web" / "testing").glob("*.py")):
+        files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    files[own_name] = record(files, own_name)
+    write_zip(target / wheel.name, files)
+    return target / wheel.name
+
+
 def write_lock(target: Path) -> None:
     """Name every wheel in `target`. Exits when one of them requires another that is not there."""
     lock = json.loads((target / "pyodide-lock.json").read_text())
@@ -95,7 +108,10 @@ def build(target: Path, site: Path) -> Path:
         shutil.copytree(runtime / "pyodide", fresh)
         shutil.copytree(pages(), fresh, dirs_exist_ok=True)
         for wheel in [*(runtime / "wheels").glob("*.whl"), *wheels.values()]:
-            shutil.copy(wheel, fresh)
+            if wheel.name.startswith("durably_web-"):
+                with_test_kit(wheel, fresh)
+            else:
+                shutil.copy(wheel, fresh)
         write_lock(fresh)
         if target.exists():
             shutil.rmtree(target)

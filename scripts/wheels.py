@@ -15,8 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The browser has no terminal: the command line stays at home, and so does what only it needs.
-LEFT_OUT = ("durably_web/cli/", "durably_web/server/", "durably_web/site/", "durably_web/__main__.py")
+# The browser has no terminal: the command line stays at home, and so does what only it needs. Tests get what they need
+# beside the site (pyodide_dist.py).
+LEFT_OUT = (
+    "durably_web/cli/",
+    "durably_web/server/",
+    "durably_web/site/",
+    "durably_web/testing/",
+    "durably_web/__main__.py",
+)
 
 # Two builds of the same sources give the same bytes.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)

@@ -12,6 +12,7 @@ _EXPORTS = {
     "crash_points": "points",
     "VirtualDurably": "virtual",
     "engine": "virtual",
+    "replay": "replaying",
     "Finding": "errors",
     "NeverCame": "errors",
     "NotDurable": "errors",
@@ -29,6 +30,7 @@ __all__ = [
     "check",
     "crash_points",
     "engine",
+    "replay",
 ]
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from durably_web.testing.points import CrashPoint as CrashPoint
     from durably_web.testing.points import check as check
     from durably_web.testing.points import crash_points as crash_points
+    from durably_web.testing.replaying import replay as replay
     from durably_web.testing.virtual import VirtualDurably as VirtualDurably
     from durably_web.testing.virtual import engine as engine
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -29,7 +30,7 @@ class Process:
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
         self.dead = False
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: dict[asyncio.Task[Any], contextvars.Context] = {}
         # Of functions that threads execute: they cannot be killed.
         self.threads: set[asyncio.Future[Any]] = set()
         self.executions: list[Any] = []
@@ -53,20 +54,24 @@ class Process:
         """Let go of what hangs in a dead process, without a word and without an effect on its store."""
         for execution in self.executions:
             execution._ending = LeaseLost()
-        for task in self.tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine: Any = task.get_coro()
-                # In 3.11 nobody can ask for it.
-                own = getattr(task, "get_context", contextvars.copy_context)
-                context: contextvars.Context = own()
-                for _ in range(10):
-                    # At each of its awaits: it may clean up, but not wait.
-                    with contextlib.suppress(BaseException):
-                        context.run(coroutine.close)
-                        break
-                _forget(task)
-        self.tasks.clear()
+        heard, sys.unraisablehook = sys.unraisablehook, lambda args: None
+        try:
+            for task, context in self.tasks.items():
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.get_coro(), context)
+                    _forget(task)
+            self.tasks.clear()
+        finally:
+            sys.unraisablehook = heard
+
+
+def _close(coroutine: Any, context: contextvars.Context) -> None:
+    for _ in range(10):
+        # At each of its awaits: it may clean up, but not wait.
+        with contextlib.suppress(BaseException):
+            context.run(coroutine.close)
+            break
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
@@ -171,11 +176,13 @@ class Stage:
             process = PROCESS.get() if context is None else context.get(PROCESS)
             if process is None:
                 return own_task(coroutine, **options)
+            if context is None:
+                context = options["context"] = contextvars.copy_context()
             if process.watcher is not None and current_run.get() is not None and asyncio.iscoroutine(coroutine):
                 coroutine = process.watcher.dress(coroutine)
             task = own_task(coroutine, **options)
-            process.tasks.append(task)
-            task.add_done_callback(lambda task: task in process.tasks and process.tasks.remove(task))
+            process.tasks[task] = context
+            task.add_done_callback(lambda task: process.tasks.pop(task, None))
             if process.watcher is not None:
                 process.watcher.task(task)
             return task

@@ -79,6 +79,7 @@ async def crash_points(
     the job twice without a crash; `varies` names steps of which chance may hide that. `most` crashes at so many points
     only, evenly spread. Other options are those of `VirtualDurably`.
     """
+    __tracebackhide__ = True
     if findings := list(unordered(job.fn)):
         raise NotDurable(job.name, findings)
     play = _Player(job, input, [job, *jobs], signals or {}, options)
@@ -112,6 +113,7 @@ async def check(
 
     Raises `NotDurable`.
     """
+    __tracebackhide__ = True
     points = []
     if reset is not None:
         reset()
@@ -151,6 +153,7 @@ class _Player:
     async def __call__(
         self, crash: tuple[int, Literal["before", "after"], str] | None = None, stops: int = 0
     ) -> _Played:
+        __tracebackhide__ = True
         witness = Witness()
         witness.stops = stops
         durably = VirtualDurably(jobs=self._jobs, witness=witness, **self._options)
@@ -241,6 +244,7 @@ class _Player:
 
     def compare(self, reference: _Played, played: _Played, loose: _Loose, what: str) -> None:
         """Raises `NotDurable` where the outcome is not that of the run without a crash."""
+        __tracebackhide__ = True
         one, other = reference.outcome, played.outcome
         if loose.steps and one.steps.keys() != other.steps.keys():
             # Chance may have taken another way.

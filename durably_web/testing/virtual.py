@@ -16,9 +16,10 @@ from durably_web.engine.base import no_run
 from durably_web.jobs import Job
 from durably_web.records import Run
 from durably_web.store.batch import Batch
+from durably_web.testing import settings
 from durably_web.testing.clock import EPOCH, VirtualClock
 from durably_web.testing.dying import Link, Trap, outcome_of
-from durably_web.testing.errors import NeverCame, Stuck
+from durably_web.testing.errors import NeverCame, NotDurable, Stuck
 from durably_web.testing.loop import PROCESS, Process, Stage
 from durably_web.testing.nearby import Nearby
 
@@ -83,8 +84,14 @@ class VirtualDurably(Durably):
         self._driving: asyncio.Lock | None = None
         self.crashes: list[str] = []
         """What happened to the engine, in words."""
-        self._witness = witness
+        self._witness = witness or _witness_of_all()
+        self._is_watched = witness is None and self._witness is not None
         self._begin(jobs)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has begun, and was not stopped."""
+        return self._stage is not None
 
     # -- time --------------------------------------------------------------------------------------------
 
@@ -212,6 +219,8 @@ class VirtualDurably(Durably):
         never = [*self._unborn.values(), *[trap.what for trap in self._traps]]
         if error is None and never:
             raise NeverCame(f"the engine was to be killed {', '.join(never)}, and that never came")
+        if error is None and self._is_watched and self._witness is not None and self._witness.findings:
+            raise NotDurable(", ".join(self._jobs), list(self._witness.findings.values()))
 
     def _enter(self) -> None:
         if self._stage is None:
@@ -236,33 +245,21 @@ class VirtualDurably(Durably):
     async def _around_run(self, execution: Any) -> object:
         process = self._process
         process.executions.append(execution)
-        step = execution.step
+        at_once, begin = execution.begin_at_once, execution.begin
 
-        def stepping(name: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Any:
-            coroutine = step(name, fn, args, *policies)
-            count = execution._occurrences[name]
-            key = name if count == 1 else f"{name}#{count}"
-            if key in self._unborn and key not in execution.history.outcomes:
-                return self._dying(self._unborn.pop(key), coroutine)
-            return coroutine
+        async def dying(key: str | None = None) -> int:
+            if key in self._unborn:
+                self._die(self._unborn.pop(key))
+                await asyncio.get_running_loop().create_future()
+            now: int = await begin(key)
+            return now
 
-        def item(key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Any:
-            coroutine = each(key, fn, args, *policies)
-            if key in self._unborn and key not in execution.history.outcomes:
-                return self._dying(self._unborn.pop(key), coroutine)
-            return coroutine
-
-        each = execution.item
-        execution.step, execution.item = stepping, item
+        # Nothing is begun at once while somebody is to die first.
+        execution.begin_at_once = lambda: None if self._unborn else at_once()
+        execution.begin = dying
         if self._witness is None:
             return await execution.run()
         return await self._witness.around(execution)
-
-    async def _dying(self, what: str, coroutine: Any) -> Any:
-        # Nobody will ever ask for it.
-        coroutine.close()
-        self._die(what)
-        await asyncio.get_running_loop().create_future()
 
     async def _take_over(self) -> None:
         """After a death: the next life."""
@@ -395,6 +392,14 @@ class VirtualDurably(Durably):
     @property
     def _writes(self) -> list[Batch]:
         return self._link.writes
+
+
+def _witness_of_all() -> Witness | None:
+    if not settings.watch:
+        return None
+    from durably_web.testing.witness import Witness
+
+    return Witness()
 
 
 def engine(*, jobs: Iterable[Job[Any, Any]] = (), **options: Any) -> VirtualDurably:

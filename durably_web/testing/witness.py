@@ -129,7 +129,7 @@ class Witness:
         if before.parallel or now.parallel:
             for key, call in now.called.items():
                 earlier = before.called.get(key)
-                if key in now.stored and earlier is not None and earlier.arguments != call.arguments:
+                if key in now.stored and earlier is not None and _differ(earlier, call):
                     return _arguments(key, earlier, call)
             missing = [key for key in now.stored if key in before.called and key not in now.called]
             return _missing(missing[0]) if ended and missing else None
@@ -140,7 +140,7 @@ class Witness:
                     f"as number {index} the job called step {earlier.key!r}, and when it was executed again "
                     f"step {call.key!r}"
                 )
-            if earlier.arguments != call.arguments:
+            if _differ(earlier, call):
                 return _arguments(call.key, earlier, call)
         return _missing(before.calls[len(now.calls)].key) if ended and len(now.calls) < limit else None
 
@@ -186,7 +186,7 @@ class _Attendance:
         # Whoever cleans up behind a dead one is not to be heard.
         self._process = PROCESS.get()
         self._own: dict[str, Any] = {}
-        for name in ("key", "step", "item", "enter", "leave", "go_on", "_call_job"):
+        for name in ("key", "step", "item", "enter", "leave", "go_on", "check", "end", "_call_job"):
             self._own[name] = getattr(execution, name)
             setattr(execution, name, getattr(self, name.lstrip("_")))
 
@@ -266,6 +266,19 @@ class _Attendance:
             self.trace.thrown = True
             raise
 
+    def check(self) -> None:
+        try:
+            self._own["check"]()
+        except ControlFlow:
+            self.trace.thrown = True
+            raise
+
+    def end(self, reason: ControlFlow) -> None:
+        self._own["end"](reason)
+        # Otherwise its task is cancelled.
+        if _current() is not self.execution._task:
+            self.trace.thrown = True
+
     async def call_job(self) -> str:
         execution, trace = self.execution, self.trace
         try:
@@ -286,7 +299,8 @@ class _Attendance:
                 self._changed_outside(self._last)
 
     def _swallowed(self) -> bool:
-        if self.execution._ending is None or self._dead:
+        if self.execution._ending is None or self._dead or not self.trace.thrown:
+            # An exception of its own may be on its way while the execution is told to end.
             return False
         self.witness.report(
             Finding(
@@ -305,10 +319,22 @@ class _Attendance:
                 self.story.changed.setdefault(name, {}).setdefault(self._number, where)
 
 
+def _current() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 def _given(fn: Any, args: tuple[Any, ...]) -> str:
     # What a lambda closes over is as good as an argument.
     closed = snapshot(variables_of(fn)) if getattr(fn, "__name__", "") == "<lambda>" else {}
     return fingerprint((fn, args)) + (f" {closed}" if closed else "")
+
+
+def _differ(before: Call, now: Call) -> bool:
+    # Of one that has not been executed nothing may be known.
+    return None not in (before.arguments, now.arguments) and before.arguments != now.arguments
 
 
 def _arguments(key: str, before: Call, now: Call) -> str:
