@@ -12,7 +12,7 @@ import contextvars
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from durably_web.context import current_run
 from durably_web.errors import LeaseLost
@@ -31,6 +31,7 @@ class Process:
         self.clock = clock
         self.dead = False
         self.tasks: dict[asyncio.Task[Any], contextvars.Context] = {}
+        self.futures: WeakSet[asyncio.Future[Any]] = WeakSet()
         # Of functions that threads execute: they cannot be killed.
         self.threads: set[asyncio.Future[Any]] = set()
         self.executions: list[Any] = []
@@ -64,6 +65,10 @@ class Process:
             self.tasks.clear()
         finally:
             sys.unraisablehook = heard
+        for future in list(self.futures):
+            if future.done() and not future.cancelled():
+                # Nobody is left who could look at it.
+                future.exception()
 
 
 def _close(coroutine: Any, context: contextvars.Context) -> None:
@@ -120,7 +125,7 @@ class Stage:
 
     def _set_up(self, loop: asyncio.AbstractEventLoop) -> None:
         originals = self._originals
-        for name in ("call_soon", "call_later", "call_at", "time", "create_task", "run_in_executor"):
+        for name in ("call_soon", "call_later", "call_at", "time", "create_task", "create_future", "run_in_executor"):
             originals[name] = getattr(loop, name)
         own_soon, own_later, own_at = originals["call_soon"], originals["call_later"], originals["call_at"]
         own_time, own_task, own_thread = originals["time"], originals["create_task"], originals["run_in_executor"]
@@ -187,6 +192,13 @@ class Stage:
                 process.watcher.task(task)
             return task
 
+        def create_future() -> Any:
+            future = originals["create_future"]()
+            process = PROCESS.get()
+            if process is not None:
+                process.futures.add(future)
+            return future
+
         def run_in_executor(executor: Any, function: Any, *args: Any) -> Any:
             future = own_thread(executor, function, *args)
             process = PROCESS.get()
@@ -194,7 +206,7 @@ class Stage:
                 process.threads.add(future)
             return future
 
-        for replacement in (call_soon, call_later, call_at, time, create_task, run_in_executor):
+        for replacement in (call_soon, call_later, call_at, time, create_task, create_future, run_in_executor):
             setattr(loop, replacement.__name__, replacement)
 
 
