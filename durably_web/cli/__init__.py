@@ -20,6 +20,7 @@ from durably_web.cli.run import run
 from durably_web.cli.serve import serve
 from durably_web.cli.sql import sql
 from durably_web.cli.stats import stats
+from durably_web.cli.verify import verify
 from durably_web.cli.worker import worker
 from durably_web.errors import DurablyError
 from durably_web.site.problem import SiteProblem
@@ -42,6 +43,7 @@ app.command()(stats)
 app.command()(doctor)
 app.command()(migrate)
 app.command()(sql)
+app.command()(verify)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
 
