@@ -8,6 +8,7 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import linecache
 import re
@@ -60,9 +61,13 @@ class _Module:
 
     def takers(self, name: str) -> list[Any]:
         """The functions and methods of that name that take a step, without the job."""
-        places = [place for place in self._places.get(name, ()) if place != self._job and self._may_take_step(place)]
-        nodes = [self._parse(place) for place in places]
-        return [node for node in nodes if _takes_step(node)]
+        found = []
+        for place in self._places.get(name, ()):
+            if place != self._job and self._may_take_step(place):
+                # One that only looks like a function stands in a text.
+                with contextlib.suppress(SyntaxError):
+                    found.append(self._parse(place))
+        return [node for node in found if _takes_step(node)]
 
     def _may_take_step(self, place: int) -> bool:
         for line in self._lines[place:]:

@@ -196,6 +196,25 @@ async def code_that_becomes_known_late_is_stored(backend: Backend) -> None:
         assert await _events(durably, handle.id, "run:code-changed") == []
 
 
+async def a_fingerprint_is_the_same_everywhere(backend: Backend) -> None:
+    """In every version of Python, and in a browser: runs are handed over."""
+
+    @job
+    async def work(step: Step, input: dict[str, Any]) -> Any:
+        """Not a part of it."""
+        text: str = f"{input['text']!r:>{len('width')}}"
+        async with asyncio.timeout(None):
+            match await step.run("first", lambda: text):
+                case {"a": [1, *rest]} if input:
+                    return list(rest)
+                case str() as found:
+                    return found + "xy"
+        return await _waiting(Ran())(step, input)
+
+    async with World(backend):
+        assert work.code == "e724e78363e419af6d0f15a7d2bd4ed5", "as everywhere else"
+
+
 # -- what the policy does --------------------------------------------------------------------------------
 
 
