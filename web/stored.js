@@ -19,6 +19,7 @@ import { isText } from "./asked.js";
  * @property {string[]} statuses  None stands for all.
  * @property {string[] | null} jobNames
  * @property {[string, string][]} labels
+ * @property {string | null} schedule
  * @property {string | null} after  The id of the last run of the page before.
  * @property {number | null} limit
  * @property {number} offset
@@ -50,7 +51,7 @@ export class NeedsEngine extends Error {}
  */
 export function filterOf(query) {
   /** @type {Filter} */
-  const filter = { statuses: [], jobNames: null, labels: [], after: null, limit: null, offset: 0 };
+  const filter = { statuses: [], jobNames: null, labels: [], schedule: null, after: null, limit: null, offset: 0 };
   for (const [name, value] of Object.entries(query)) {
     if (name === "jobName") {
       filter.jobNames = Array.isArray(value) ? value.map(text) : [text(value)];
@@ -60,8 +61,8 @@ export function filterOf(query) {
       if (!filter.statuses.every((status) => STATUSES.includes(status))) throw new NeedsEngine();
     } else if (name.startsWith("label.")) {
       filter.labels.push([text(name.slice("label.".length)), text(value)]);
-    } else if (name === "after") {
-      filter.after = text(value);
+    } else if (name === "after" || name === "schedule") {
+      filter[name] = text(value);
     } else if (name === "limit" || name === "offset") {
       if (!/^[0-9]{1,15}$/.test(text(value))) throw new NeedsEngine();
       filter[name] = Number(value);
@@ -116,8 +117,10 @@ export function findRuns(connection, stored, asked, filter) {
  * @param {Asked} run
  * @param {Filter} filter
  */
-function isMeant({ id, jobName, labels: own }, { statuses, jobNames, labels, after }) {
+function isMeant({ id, jobName, labels: own }, { statuses, jobNames, labels, schedule, after }) {
   return (
+    // What a page asks for is of no schedule.
+    schedule === null &&
     (statuses.length === 0 || statuses.includes("pending")) &&
     (jobNames === null || jobNames.includes(jobName)) &&
     labels.every(([key, value]) => own[key] === value) &&
@@ -129,7 +132,7 @@ function isMeant({ id, jobName, labels: own }, { statuses, jobNames, labels, aft
  * @param {Filter} filter
  * @returns {[string, unknown[]]}
  */
-function condition({ statuses, jobNames, labels, after }) {
+function condition({ statuses, jobNames, labels, schedule, after }) {
   const conditions = [];
   const params = [];
   if (statuses.length > 0) {
@@ -143,6 +146,10 @@ function condition({ statuses, jobNames, labels, after }) {
   for (const [key, value] of labels) {
     conditions.push("r.id IN (SELECT run_id FROM durably_labels WHERE key = ? AND value = ?)");
     params.push(key, value);
+  }
+  if (schedule !== null) {
+    conditions.push("r.schedule = ?");
+    params.push(schedule);
   }
   if (after !== null) {
     conditions.push("r.id < ?");

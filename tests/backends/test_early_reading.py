@@ -229,7 +229,14 @@ async def fill(scene: Scene) -> None:
     await made("at a moment", idle, ["list"], run_at=instant(clock.now() + 86_400_001))
     await made("at a moment that is over", idle, 5, run_at=instant(1))
     await durably.pause(await made("paused", idle, "text", delay=60))
+    await durably.schedule(idle, name="nightly ü", every=0.005, input=1, labels={"team": "x"})
     clock.advance(0.007)
+    await settled()
+    scene.ids["by hand"] = (await durably.trigger_schedule("nightly ü")).id
+    await settled()
+    (_, tick) = await durably.get_runs(schedule="nightly ü")
+    scene.ids["tick"] = tick.id
+    await durably.remove_schedule("nightly ü")
     scene.ids["fork"] = (await durably.fork(scene.ids["value 1"], from_step="value")).id
     scene.ids["retrigger"] = (await durably.retrigger(failed)).id
     await settled()
@@ -261,6 +268,14 @@ def questions(ids: Mapping[str, str]) -> Iterator[Asked]:
     pages: list[dict[str, str]] = [{}, {"limit": "2"}, {"limit": "3", "offset": "1"}, {"offset": "4"}, {"limit": "0"}]
     for status, jobs_, labels_, page in itertools.product(statuses, jobs, labels, pages):
         yield Asked("GET", "/runs", {**status, **jobs_, **labels_, **page})
+    for schedule in ("nightly ü", "nobody"):
+        for more in (
+            {},
+            {"status": "completed", "limit": "1"},
+            {"status": "pending"},
+            {"label.team": "x", "offset": "1"},
+        ):
+            yield Asked("GET", "/runs", {"schedule": schedule, **more})
     for run_id in [*ids.values(), "0", "~", "\ue000"]:
         yield Asked("GET", "/runs", {"after": run_id, "limit": "3"})
         yield Asked("GET", "/runs", {"after": run_id, "status": "pending"})
@@ -290,7 +305,17 @@ async def test_runs_in_all_states_are_read_as_the_engine_reads_them(scene: Scene
     assert told > 500
     every = await respond_to(scene.durably, Asked("GET", "/runs"))
     assert {run["status"] for run in every.body} == set(STATUSES)
-    for name in ("wakeAt", "runAt", "parentRunId", "forkedFrom", "concurrencyKey", "progress", "error", "paused"):
+    for name in (
+        "wakeAt",
+        "runAt",
+        "parentRunId",
+        "forkedFrom",
+        "concurrencyKey",
+        "progress",
+        "error",
+        "paused",
+        "scheduledAt",
+    ):
         assert any(run[name] for run in every.body), name
 
 
