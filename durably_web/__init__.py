@@ -23,6 +23,7 @@ _EXPORTS = {
     "Debounce": "retry",
     "cancelled": "context",
     "shutting_down": "context",
+    "wait_until": "context",
     "idempotency_key": "context",
     "Event": "events",
     "Run": "records",
@@ -131,7 +132,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
 if TYPE_CHECKING:
     from durably_web.clock import Clock, ManualClock, SystemClock
     from durably_web.codec import Codec, JsonCodec
-    from durably_web.context import cancelled, idempotency_key, shutting_down
+    from durably_web.context import cancelled, idempotency_key, shutting_down, wait_until
     from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (

@@ -11,15 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from durably_web.clock import Clock
-from durably_web.context import ended
+from durably_web.context import current_run, ended
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
+
+    from durably_web.threads import Threads
 
     from durably_web.offloading import Offloader
-
-# Beside the threads that work there may be some that nobody waits for any more.
-_MOST_THREADS = 1000
 
 
 class Caller:
@@ -39,6 +38,13 @@ class Caller:
             self._offloader = offloader()
         return self._offloader
 
+    def left_behind(self, run_id: str | None = None) -> bool:
+        """Whether a function still runs that nobody waits for: of a run, or of any."""
+        return False
+
+    def abandon(self) -> None:
+        """Let the process end without waiting for such functions."""
+
     def close(self) -> None:
         """End what is still executed here. It can be used again."""
         offloader, self._offloader = self._offloader, None
@@ -50,29 +56,45 @@ class ThreadCaller(Caller):
     """Calls in a thread, so that heartbeats and other runs go on meanwhile.
 
     At most `threads` functions run at once. A thread cannot be stopped: a function that nobody waits for any more,
-    since its run was cancelled or its time is over, runs to its end beside them, and its result is dropped.
+    since its run was cancelled or its time is over, runs to its end beside them, and its result is dropped. The end of
+    the process waits for it, unless a stop had a deadline and abandoned it.
     """
 
     def __init__(self, threads: int) -> None:
         self._free = asyncio.Semaphore(threads)
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
+        self._left: dict[Future[Any], str | None] = {}
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if self._pool is None:
+        if self._threads is None:
             # Not at the top: Pyodide has no threads, and should not spend time on loading them.
-            from concurrent.futures import ThreadPoolExecutor
+            from durably_web.threads import Threads
 
-            self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="durably-step")
+            self._threads = Threads("durably-step")
         async with self._free:
             context = contextvars.copy_context()
-            call = partial(context.run, _without_stop_iteration, fn, args)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            begun = self._threads.submit(partial(context.run, _without_stop_iteration, fn, args))
+            try:
+                return await asyncio.wrap_future(begun)
+            except asyncio.CancelledError:
+                if not begun.cancel() and not begun.done():
+                    self._left[begun] = current_run.get()
+                raise
+
+    def left_behind(self, run_id: str | None = None) -> bool:
+        self._left = {begun: run for begun, run in self._left.items() if not begun.done()}
+        return bool(self._left) if run_id is None else run_id in self._left.values()
+
+    def abandon(self) -> None:
+        from durably_web import threads
+
+        threads.abandon(self._left)
 
     def close(self) -> None:
         super().close()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.close()
 
 
 def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

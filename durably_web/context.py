@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durably_web.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
 
 current_step: ContextVar[str | None] = ContextVar("durably_current_step", default=None)
 
@@ -61,19 +67,20 @@ def cancelled() -> bool:
 
 
 class Shutdown:
-    """Whether an engine is about to stop, and why."""
+    """Whether an engine is about to stop, and why; and what it must not stop before."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "wait_until")
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.wait_until: Callable[[Awaitable[Any]], asyncio.Future[Any]] | None = None
 
     def is_near(self) -> bool:
         return self.reason is not None
 
 
-shutdown: ContextVar[Callable[[], bool] | None] = ContextVar("durably_shutdown", default=None)
-"""Tells whether the engine that runs what runs in this context is about to stop."""
+shutdown: ContextVar[Shutdown | None] = ContextVar("durably_shutdown", default=None)
+"""That of the engine which runs what runs in this context."""
 
 
 def shutting_down() -> bool:
@@ -82,5 +89,16 @@ def shutting_down() -> bool:
     For a step's function that takes long, sync or async: what it returns is still stored if it comes in time, so
     this is the moment to save what it has. `False` outside of a run.
     """
-    is_near = shutdown.get()
-    return is_near is not None and is_near()
+    engine = shutdown.get()
+    return engine is not None and engine.is_near()
+
+
+def wait_until(awaitable: Awaitable[T]) -> asyncio.Future[T]:
+    """`Durably.wait_until` of the engine that executes this run: for a job, or a step's async function.
+
+    Raises `InvalidInput` outside of a run.
+    """
+    engine = shutdown.get()
+    if engine is None or engine.wait_until is None:
+        raise InvalidInput("wait_until() is called in a job or a step's function; elsewhere it is durably.wait_until()")
+    return engine.wait_until(awaitable)

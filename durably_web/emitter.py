@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,10 @@ Listener = Callable[[Event], Awaitable[None] | None]
 
 
 class Emitter:
-    """Hands events to listeners. A listener that raises harms nobody; it shows up as `worker:error`."""
+    """Hands events to listeners. A listener that raises harms nobody; it shows up as `worker:error`.
+
+    What an async one does is a task, which a stop waits for.
+    """
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
@@ -68,12 +72,31 @@ class Emitter:
         """Tell of something that went wrong beside the runs: `worker:error`."""
         self.tell("worker:error", run_id, error=describe(error), context=context)
 
+    async def finish(self) -> bool:
+        """Wait for the listeners that are async and have begun; but not for the one that waits here, if it is one.
+        Tells whether there were any."""
+        own = asyncio.current_task()
+        left = [task for task in self._tasks if task is not own]
+        if left:
+            await asyncio.wait(left)
+        return bool(left)
+
+    def abandon(self) -> None:
+        """Cancel them."""
+        for task in list(self._tasks):
+            task.cancel()
+
     def _done(self, task: asyncio.Future[None], event: Event) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._report(error, event)
 
     def _report(self, error: BaseException, event: Event) -> None:
-        # A listener for worker:error that raises itself must not be called about that.
         if event.type != "worker:error":
             self.error(error, f"a listener for {event.type}", event.run_id)
+            return
+        # One for worker:error must not be called about itself; the loop's handler is where its error is seen.
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a listener for worker:error raised", "exception": error}
+            )

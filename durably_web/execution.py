@@ -76,6 +76,8 @@ class Execution(Replaying):
         self._told_to_stop = False
         self.finishing = False
         self._store_failed = False
+        self._late = False
+        self._over = False
         self._task: asyncio.Task[Any] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._deadline: Deadline | None = None
@@ -93,7 +95,7 @@ class Execution(Replaying):
         assert task is not None
         ended.set(self._has_ended)
         current_run.set(self.lease.run_id)
-        shutdown.set(self.environment.shutdown.is_near)
+        shutdown.set(self.environment.shutdown)
         try:
             # It may have been ended before it began.
             self.check()
@@ -172,6 +174,18 @@ class Execution(Replaying):
         self._stopping = self._told_to_stop = True
         if not self._executing:
             self.end(RunSuspended())
+
+    def abandon(self) -> list[str]:
+        """The time of a stop is over: cancel what executes, whose results are not stored any more. Gives the steps."""
+        self._late = True
+        self._ending = self._ending or RunSuspended()
+        steps, tasks = list(self._executing), set(self._executing.values())
+        if not self.finishing and not self._over:
+            tasks.add(self._task)
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        return steps
 
     # -- called by steps ---------------------------------------------------------------------------------
 
@@ -301,7 +315,7 @@ class Execution(Replaying):
 
     def check_storing(self) -> None:
         """A run that is about to be suspended still stores what its steps come to."""
-        if self._store_failed or not isinstance(self._ending, RunSuspended):
+        if self._late or self._store_failed or not isinstance(self._ending, RunSuspended):
             self.check()
 
     def go_on(self) -> None:
@@ -328,6 +342,7 @@ class Execution(Replaying):
 
     async def _end_early(self, error: BaseException) -> Ending:
         """The run goes on elsewhere or later, or has been ended by others; or this process is going down."""
+        self._over = True
         if isinstance(error, StoreError | LeaseLost):
             self._write_failed(error)
         ending = self._ending
@@ -344,7 +359,8 @@ class Execution(Replaying):
             # Not asked for by us: the event loop is being torn down, or the job raised it by itself.
             self._ending = RunSuspended()
         await self._finish_steps()
-        if not self._store_failed:
+        # A function that was abandoned in its thread may still do something: nobody begins it again before its time.
+        if not self._store_failed and not (self._late and self.caller.left_behind(self.lease.run_id)):
             await try_to_store(self, lambda: give_back(self, self._awaited), "giving a lease back")
         # Otherwise the lease runs out by itself: a database in trouble is given time, and a run that
         # cannot be stored is not begun again at once, and again.
@@ -379,7 +395,7 @@ class Execution(Replaying):
         return until if self._deadline is None else self._deadline.cut(until)
 
     def _has_ended(self) -> bool:
-        return isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)
+        return self._late or isinstance(self._ending, RunInterrupted | LeaseLost | RunTimedOut)
 
     def _suspend(self) -> ControlFlow:
         self._ending = self._ending or RunSuspended()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from durably_web import calls
+from durably_web import calls, unawaited
 from durably_web.clock import Timer
 from durably_web.environment import Environment
 from durably_web.errors import LeaseLost, RunInterrupted, SchemaTooNew, StorageFull
@@ -59,6 +59,7 @@ class Worker:
         self._network = environment.network
         self._online = environment.network.online
         self._deaf: Callable[[], None] | None = None
+        self._leave: Callable[[], None] | None = None
         # Counted, so that what began before a stop knows that it is meant.
         self._stops = 0
         self._paused = False
@@ -115,8 +116,26 @@ class Worker:
         while self._background:
             await asyncio.wait(self._background)
 
+    def abandon(self) -> dict[str, list[str]]:
+        """The time of a stop is over: cancel what executes. Gives the steps of each run."""
+        return {run_id: execution.abandon() for run_id, (execution, _) in self._executing.items()}
+
+    def forget(self) -> None:
+        """Wait no longer for executions that do not end, though they are cancelled. Their leases run out."""
+        self._executing.clear()
+
     def close(self) -> None:
         self._caller.close()
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
+
+    def linger(self) -> None:
+        """Functions that were abandoned in their threads run on: this worker is not known as dead before its process
+        is, and that ends without waiting for them."""
+        if self._caller.left_behind():
+            self._caller.abandon()
+            self._store.announce(self.worker_id)
 
     def interrupt(self, run_id: str, generation: int) -> None:
         """The run was cancelled in that generation: end its execution here, if there is one."""
@@ -293,7 +312,8 @@ class Worker:
 
     def _ended(self, run_id: str, task: asyncio.Task[object]) -> None:
         self._store.writers -= 1
-        del self._executing[run_id]
+        if self._executing.get(run_id, (None, None))[1] is task:
+            del self._executing[run_id]
         self._store.changes.notify(RUNNABLE)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._emitter.error(error, "executing a run", run_id)
@@ -350,6 +370,8 @@ class Worker:
                 job.code  # noqa: B018
         if self._deaf is None:
             self._deaf = self._network.listen(self._hear_of_network)
+        if self._leave is None:
+            self._leave = unawaited.watch(self._environment.shutdown, self._emitter)
         await self._free_the_dead()
 
     async def _free_the_dead(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -26,7 +27,10 @@ def ask(database: str, question: Callable[[Durably], Awaitable[T]]) -> T:
         durably = Durably(require_existing(database))
         try:
             await durably.migrate()
-            return await question(durably)
+            found = await question(durably)
+            if durably.read_only is not None:
+                print(f"durably-web: {durably.read_only}", file=sys.stderr)
+            return found
         finally:
             await durably.stop()
 

@@ -13,12 +13,13 @@ from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch, print_json, print_value
 from durably_web.cli.jobfile import choose, load_jobs
 from durably_web.cli.mistakes import FAILURE, Mistake
-from durably_web.cli.signals import stop_request
 from durably_web.cli.times import parse_duration
 from durably_web.codec import to_plain
 from durably_web.engine import Durably
+from durably_web.errors import SchemaTooNew
 from durably_web.jobs import Job
 from durably_web.records import STATUSES, TERMINAL, Run
+from durably_web.signals import stop_request
 
 
 def run(
@@ -99,9 +100,11 @@ async def _execute(
     began = datetime.datetime.now(datetime.UTC)
     durably = Durably(database, jobs=jobs)
     with stop_request() as stop, Watch() as watch:
-        durably.on("worker:error", watch.hear)
         try:
             await durably.migrate()
+            if durably.read_only is not None:
+                raise SchemaTooNew(durably.read_only)
+            durably.on("worker:error", watch.hear)
             found = None if new else await _unfinished(durably, job, value)
             if found is None:
                 handle = await durably.trigger(job, value, **options)
@@ -115,19 +118,32 @@ async def _execute(
             await durably.start()
             ended = asyncio.ensure_future(_follow(durably, run_id, began, watch))
             stopped = asyncio.ensure_future(stop.wait())
+            refused = asyncio.ensure_future(_is_refused(durably))
             try:
-                await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({ended, stopped, refused}, return_when=asyncio.FIRST_COMPLETED)
                 if ended.done():
                     return ended.result()
+                if refused.done():
+                    raise SchemaTooNew(durably.read_only)
             finally:
-                for task in (ended, stopped):
+                for task in (ended, stopped, refused):
                     task.cancel()
-                await asyncio.wait({ended, stopped})
+                await asyncio.wait({ended, stopped, refused})
         finally:
             await durably.stop()
         assert stop.signal is not None
         watch.say(f"stopped by {stop.signal.name}; the same command goes on with run {run_id}")
         raise typer.Exit(128 + stop.signal)
+
+
+async def _is_refused(durably: Durably) -> None:
+    """Wait until a newer version has the database, and nothing is executed here any more."""
+    refused = asyncio.Event()
+    leave = durably.on("worker:error", lambda _event: refused.set() if durably.read_only else None)
+    try:
+        await refused.wait()
+    finally:
+        leave()
 
 
 async def _follow(durably: Durably, run_id: str, began: datetime.datetime, watch: Watch) -> Run:

@@ -10,29 +10,48 @@ import typer
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch
 from durably_web.cli.jobfile import load_jobs
-from durably_web.cli.signals import stop_request
+from durably_web.cli.times import parse_duration
 from durably_web.engine import Durably
+from durably_web.events import Event
+from durably_web.forever import run_forever
 from durably_web.jobs import Job
 
 
 def worker(
     target: Annotated[str, typer.Argument(metavar="FILE|MODULE", help="The job file, or the name of a module.")],
     database: DatabaseOption = DEFAULT,
+    stop_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-timeout", metavar="DURATION", help="How long a stop waits for the current steps, as 20s; no limit."
+        ),
+    ] = None,
 ) -> None:
     """Execute pending runs of the jobs in FILE or MODULE, until SIGTERM or SIGINT.
 
     On the first signal it finishes the current step of each run, gives the runs back for others to go on with, and
-    exits with 0. A second signal ends it at once, which loses no stored step either.
+    exits with 0. With --stop-timeout it gives up on steps that take longer, says which they are, and exits with 0. A
+    second signal ends it at once, which loses no stored step either. When a newer durably_web has migrated the
+    database, it stops and exits with 2: start the newer version.
     """
-    asyncio.run(_work(load_jobs(target), database))
+    limit = None if stop_timeout is None else parse_duration(stop_timeout, "--stop-timeout")
+    asyncio.run(_work(load_jobs(target), database, limit))
 
 
-async def _work(jobs: dict[str, Job[Any, Any]], database: str) -> None:
+async def _work(jobs: dict[str, Job[Any, Any]], database: str, stop_timeout: Any) -> None:
     durably = Durably(database, jobs=list(jobs.values()))
-    with stop_request() as stop, Watch(name_runs=True) as watch:
-        durably.on("*", watch.hear)
-        async with durably:
-            watch.say(f"worker on {database}: {', '.join(sorted(jobs))}")
-            signal = await stop.wait()
-            watch.say(f"{signal.name}: finishing the current steps")
+    with Watch(name_runs=True) as watch:
+
+        def hear(event: Event) -> None:
+            # Of a newer version the last line tells.
+            if event.type != "worker:error" or durably.read_only is None:
+                watch.hear(event)
+
+        durably.on("*", hear)
+        await run_forever(
+            durably,
+            stop_timeout,
+            begun=lambda: watch.say(f"worker on {database}: {', '.join(sorted(jobs))}"),
+            asked=lambda signal: watch.say(f"{signal.name}: finishing the current steps"),
+        )
         watch.say("worker stopped")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from durably_web import calls
 from durably_web.arguments import Duration, seconds_of
@@ -24,7 +24,12 @@ from durably_web.store.store import Store
 from durably_web.worker import Worker, new_worker_id
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from durably_web.background import Background
     from durably_web.retention import Retention
+
+T = TypeVar("T")
 
 
 class Durably(Scheduling):
@@ -103,6 +108,9 @@ class Durably(Scheduling):
         )
         super().__init__(environment, worker)
         self._retention: Retention | None = None
+        self._background: Background | None = None
+        self._running = False
+        environment.shutdown.wait_until = self.wait_until
         if retain_runs is not None:
             # Here, and not at the top: in a browser each module costs a millisecond at the start.
             from durably_web.retention import Retention
@@ -119,6 +127,7 @@ class Durably(Scheduling):
         """
         calls.refuse_a_beginning_process()
         await self._store.open()
+        self._running = True
 
     @property
     def read_only(self) -> str | None:
@@ -140,16 +149,67 @@ class Durably(Scheduling):
         await self.migrate()
         await self.start()
 
-    async def stop(self) -> None:
-        """Finish the current step of each run, give the leases back, and close the database.
+    async def stop(self, timeout: Duration | None = None) -> None:
+        """Finish the current step of each run, give the leases back, and close the database. Safe to call again.
 
-        Whoever claims such a run next goes on behind that step. Safe to call again.
+        Whoever claims such a run next goes on behind that step. What `wait_until` was given is waited for, and so are
+        listeners that are async.
+
+        With a `timeout` (seconds or `timedelta`) all of that has so long. Then it is abandoned, and `worker:error` says
+        for each run in which steps it was: async functions are cancelled, and the leases of their runs given back; a
+        function in a thread cannot be ended, so that its run's lease runs out by itself. What it comes to is not
+        stored, and the process can end without it. Returns at most some seconds after that.
         """
+        late = False
+        if timeout is None:
+            await self._finish()
+        else:
+            seconds = seconds_of(timeout, "timeout")
+            from durably_web.stopping import stop_within
+
+            late = await stop_within(
+                seconds, self._finish, self._clock, self._emitter, self._worker, self._background
+            )
+        self._running = False
+        self._worker.close()
+        await self._store.close(at_once=late)
+        if late:
+            self._worker.linger()
+
+    async def _finish(self) -> None:
         if self._retention is not None:
             await self._retention.stop()
         await self._worker.stop()
-        self._worker.close()
-        await self._store.close()
+        while True:
+            if self._background is not None:
+                await self._background.finish()
+            if not await self._emitter.finish():
+                break
+
+    async def run_forever(self, *, stop_timeout: Duration | None = None) -> None:
+        """`init`, then wait for SIGTERM or SIGINT, then `stop(timeout=stop_timeout)`. A second signal ends the process.
+
+        The handlers of before are restored. Cancelling its task stops the engine, too: so it ends in a thread that is
+        not the main one, and in a browser, where no signal comes. Returns when somebody else calls `stop`. Raises
+        `SchemaTooNew`, after the stop, once the engine is `read_only`: so a supervisor starts the newer code.
+        """
+        from durably_web.forever import run_forever
+
+        await run_forever(self, stop_timeout)
+
+    def wait_until(self, awaitable: Awaitable[T]) -> asyncio.Future[T]:
+        """A task of `awaitable`, a coroutine for instance, that `stop` waits for before it closes the database.
+
+        An exception in it shows up as `worker:error`, with the run if a job or a step's function has called this. Within
+        a job file it is `durably_web.wait_until`. Raises `RuntimeError` before `init` and after `stop`.
+        """
+        from durably_web import background
+
+        if not self._running:
+            raise background.refuse(awaitable)
+        if self._background is None:
+            self._background = background.Background(self._emitter)
+        return self._background.add(awaitable)
 
     async def abandon(self) -> None:
         """Close the database without finishing anything, as if the process were gone. Safe after a `stop`."""

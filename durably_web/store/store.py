@@ -93,7 +93,11 @@ class Store:
             raise
         self._open = True
 
-    async def close(self) -> None:
+    async def close(self, *, at_once: bool = False) -> None:
+        """Let go of the database once what is to be written is written; or `at_once`, which fails what still waits."""
+        if at_once:
+            self._open = False
+            await self._executor.close()
         while self._flusher is not None:
             await asyncio.wait([self._flusher])
             await asyncio.sleep(0)

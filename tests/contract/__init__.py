@@ -61,6 +61,7 @@ SUITES = (
     "repeated",
     "inbox",
     "shutdown",
+    "lifecycle",
     "faults",
     "wait_faults",
     "undo",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 
@@ -27,20 +29,30 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a `StopRequest` while the context lasts."""
+    """Turn the first SIGINT or SIGTERM into a `StopRequest` while the context lasts; on Windows Ctrl-Break too.
+
+    The handlers of before are there again afterwards. Python gives signals to the main thread alone: in another one,
+    and in a browser, where there are none, the request never comes.
+    """
     request = StopRequest()
+    if sys.platform == "emscripten" or threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def hear(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
         loop.call_soon_threadsafe(request.make, signal.Signals(number))
 
     # Not loop.add_signal_handler, which Windows does not have.
-    for number in before:
+    for number in numbers:
         signal.signal(number, hear)
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # `None` is one that Python did not set, and cannot set.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

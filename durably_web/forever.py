@@ -1,0 +1,51 @@
+"""An engine for as long as its process is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from signal import Signals
+from typing import TYPE_CHECKING
+
+from durably_web.arguments import Duration
+from durably_web.errors import SchemaTooNew
+from durably_web.events import Event
+from durably_web.signals import stop_request
+
+if TYPE_CHECKING:
+    from durably_web.engine import Durably
+
+
+async def run_forever(
+    durably: Durably,
+    stop_timeout: Duration | None,
+    begun: Callable[[], None] | None = None,
+    asked: Callable[[Signals], None] | None = None,
+) -> None:
+    """`Durably.run_forever`; calls `begun` when the engine has started, and `asked` with the signal that ends it."""
+    enough = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        # Somebody else has stopped it; or it has met a database of a newer version.
+        if event.reason == "stop" or durably.read_only is not None:
+            enough.set()
+
+    with stop_request() as stop:
+        leaves = [durably.on(name, hear) for name in ("worker:shutdown", "worker:error")]
+        requested, ended = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(enough.wait())
+        try:
+            await durably.init()
+            if durably.read_only is None:
+                if begun is not None:
+                    begun()
+                await asyncio.wait({requested, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if asked is not None and stop.signal is not None:
+                    asked(stop.signal)
+        finally:
+            for leave in leaves:
+                leave()
+            requested.cancel()
+            ended.cancel()
+            await durably.stop(timeout=stop_timeout)
+    if durably.read_only is not None:
+        raise SchemaTooNew(durably.read_only)

@@ -1,0 +1,62 @@
+"""A stop that does not wait longer than it may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from durably_web.background import Background
+from durably_web.clock import Clock
+
+if TYPE_CHECKING:
+    from durably_web.emitter import Emitter
+    from durably_web.worker import Worker
+
+# What is cancelled may still tidy up, and the leases are given back: so many seconds.
+GRACE = 1.0
+
+
+async def stop_within(
+    seconds: float,
+    finish: Callable[[], Awaitable[None]],
+    clock: Clock,
+    emitter: Emitter,
+    worker: Worker,
+    background: Background | None,
+) -> bool:
+    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is. Tells whether it was late."""
+    finishing = asyncio.ensure_future(finish())
+    try:
+        if await _ends(finishing, clock, seconds):
+            return False
+        late = f"was not finished within the {seconds:g} s that the stop allows"
+        for run_id, steps in worker.abandon().items():
+            named = ", ".join(map(repr, steps))
+            what = f"step{'s' * (len(steps) > 1)} {named} of run {run_id}" if steps else f"run {run_id}"
+            error = TimeoutError(f"{what} {late}; the run goes on from there when another worker takes it up")
+            emitter.error(error, "stopping", run_id)
+        for name, begun_by in background.abandon() if background is not None else ():
+            emitter.error(TimeoutError(f"background work {name} {late}, and is cancelled"), "stopping", begun_by)
+        emitter.abandon()
+        if not await _ends(finishing, clock, GRACE):
+            worker.forget()
+        return True
+    finally:
+        if not finishing.done():
+            finishing.cancel()
+            await asyncio.wait([finishing], timeout=GRACE)
+
+
+async def _ends(task: asyncio.Future[None], clock: Clock, seconds: float) -> bool:
+    """Wait for a task, so long by the engine's clock. Raises its exception."""
+    over = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(seconds, lambda: None if over.done() else over.set_result(None))
+    try:
+        await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+    if not task.done():
+        return False
+    await task
+    return True

@@ -1,0 +1,523 @@
+"""The life of an engine: a stop with a deadline, work beside the runs, and errors that nobody awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import threading
+from typing import Any
+
+from durably_web.context import cancelled, wait_until
+from durably_web.engine import Durably
+from durably_web.errors import InvalidInput, StoreUnavailable
+from durably_web.events import Event
+from durably_web.jobs import job
+from durably_web.steps import Step
+from tests.contract import Backend, needs
+from tests.support.world import SECONDS, Gate, Heard, World, bounded, raised, turns, until
+
+
+class _Held:
+    """Functions of steps that wait until they are let go, and count how they end."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    async def politely(self, name: str) -> str:
+        self.begun.append(name)
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        return name
+
+    async def stubbornly(self, name: str) -> str:
+        """Goes on though it is cancelled again and again, and returns."""
+        self.begun.append(name)
+        while not self.go.is_set():
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                if len(self.cancelled) > 9:
+                    # A test has failed.
+                    raise
+        return name
+
+    async def obligingly(self, name: str) -> str:
+        """Turns a cancellation into a result."""
+        try:
+            return await self.politely(name)
+        except asyncio.CancelledError:
+            return "half of it"
+
+
+def _told(heard: Heard, context: str) -> list[Event]:
+    return [event for event in heard.of("worker:error") if event.context == context]
+
+
+# -- a stop with a deadline -------------------------------------------------------------------------------
+
+
+async def a_stop_gives_the_current_steps_their_time(backend: Backend) -> None:
+    held = _Held()
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> str:
+        return await step.run("work", held.politely, "done")
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        heard = Heard(durably)
+        handle = await durably.trigger(works)
+        await until(lambda: held.begun)
+        stopping = await _stopping(durably, datetime.timedelta(seconds=10))
+        await world.advance(9)
+        assert not stopping.done()
+        held.go.set()
+        await bounded(stopping)
+        assert "step:complete" in heard.types and not heard.of("worker:error")
+        await durably.init()
+        assert await bounded(handle.result()) == "done" and held.begun == ["done"], "its result was stored"
+        await bounded(durably.stop(timeout=0))
+        await bounded(durably.stop(timeout=5))
+        for wrong in (-1, "5", float("nan")):
+            await raised(InvalidInput, durably.stop(timeout=wrong))  # type: ignore[arg-type]
+
+
+async def what_is_not_finished_in_time_is_cancelled_given_back_and_named(backend: Backend) -> None:
+    held = _Held()
+
+    @job
+    async def alone(step: Step, input: dict[str, Any]) -> str:
+        await step.run("first", _same, 1)
+        return await step.run("work", held.politely, "alone")
+
+    @job
+    async def both(step: Step, input: dict[str, Any]) -> list[str]:
+        return await asyncio.gather(
+            step.run("left", held.politely, "left"), step.run("right", held.obligingly, "right")
+        )
+
+    async with World(backend) as world:
+        durably = await world.started(alone, both)
+        heard = Heard(durably)
+        handles = [await durably.trigger(alone), await durably.trigger(both)]
+        await until(lambda: len(held.begun) == 3)
+        stopping = await _stopping(durably, 10)
+        await world.advance(9.5)
+        assert not stopping.done() and not held.cancelled
+        await world.advance(0.5)
+        await bounded(stopping)
+        assert sorted(held.cancelled) == ["alone", "left", "right"]
+        told = {event.run_id: event.error for event in _told(heard, "stopping")}
+        assert set(told) == {handle.id for handle in handles}
+        first, second = (told[handle.id] or "" for handle in handles)
+        assert "'work'" in first and handles[0].id in first and "10 s" in first, first
+        assert "'left', 'right'" in second, second
+        await raised(StoreUnavailable, durably.get_runs())
+        other = await world.engine(alone, both)
+        # Given back: nothing has to expire. And nothing of what was abandoned is stored.
+        assert [(run.status, run.step_count) for run in await other.get_runs()] == [("pending", 0), ("pending", 1)]
+        held.go.set()
+        await other.start()
+        assert await bounded(other.output_of(handles[0].id)) == "alone"
+        assert await bounded(other.output_of(handles[1].id)) == ["left", "right"]
+        assert sorted(held.begun) == ["alone", "alone", "left", "left", "right", "right"]
+        assert [run.attempt for run in await other.get_runs()] == [2, 2]
+
+
+@needs("workers")
+async def a_step_that_does_not_let_itself_be_cancelled_is_left_behind(backend: Backend) -> None:
+    """The stop returns all the same; the lease runs out, and what the step comes to at last is not stored."""
+    held = _Held()
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> str:
+        return await step.run("work", held.stubbornly, "old")
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        heard = Heard(durably)
+        handle = await durably.trigger(works)
+        await until(lambda: held.begun)
+        stopping = await _stopping(durably, 0)
+        await world.advance(2, step=0.5)
+        await bounded(stopping)
+        assert len(_told(heard, "stopping")) == 1
+        other = await world.engine(works)
+        [run] = await other.get_runs()
+        assert run.status == "leased" and run.step_count == 0
+        assert not await bounded(other.process_one())
+        held.go.set()
+        await turns()
+        assert [one.status for one in await other.get_runs()] == ["leased"], "nothing was stored"
+        await world.expire()
+        assert await bounded(other.process_one())
+        assert (await bounded(other.output_of(handle.id)), len(held.begun)) == ("old", 2)
+
+
+async def a_job_that_waits_beside_its_steps_is_cancelled_at_the_deadline(backend: Backend) -> None:
+    """Also one that went on when it was asked to stop."""
+    held = _Held()
+    later: list[str] = []
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> Any:
+        await step.run("first", _same, 1)
+        try:
+            await held.stubbornly("beside")
+        finally:
+            later.append("went on")
+            await step.run("more", _same, 2)
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        heard = Heard(durably)
+        handle = await durably.trigger(works)
+        await until(lambda: held.begun)
+        stopping = await _stopping(durably, 3)
+        await world.advance(3, step=0.5)
+        held.go.set()
+        await bounded(stopping)
+        assert later == ["went on"] and len(held.cancelled) == 2
+        [event] = _told(heard, "stopping")
+        assert event.run_id == handle.id and event.error == (
+            f"TimeoutError: run {handle.id} was not finished within the 3 s that the stop allows; the run goes on from "
+            "there when another worker takes it up"
+        )
+        other = await world.engine(works)
+        [run] = await other.get_runs()
+        assert (run.status, [step.name for step in await other.get_steps(run.id)]) == ("pending", ["first"])
+
+
+@needs("threads", "workers")
+async def a_function_in_a_thread_keeps_its_lease_until_that_runs_out(backend: Backend) -> None:
+    """It cannot be ended, so nobody may begin its step meanwhile, not even if the engine starts again here."""
+    begun, go = threading.Event(), threading.Event()
+    asked: list[bool] = []
+
+    def blocks() -> str:
+        if begun.is_set():
+            return "again"
+        asked.append(cancelled())
+        begun.set()
+        assert go.wait(SECONDS)
+        asked.append(cancelled())
+        return "late"
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> Any:
+        await step.run("first", _same, 1)
+        return await step.run("block", blocks)
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        heard = Heard(durably)
+        handle = await durably.trigger(works)
+        assert await asyncio.to_thread(begun.wait, SECONDS)
+        stopping = await _stopping(durably, 2)
+        await world.advance(2)
+        await bounded(stopping)
+        [event] = _told(heard, "stopping")
+        assert "'block'" in (event.error or "") and event.run_id == handle.id
+        other = await world.started(works)
+        await world.advance(5)
+        [run] = await other.get_runs()
+        assert run.status == "leased", "this worker is not taken for dead"
+        go.set()
+        await until(lambda: len(asked) == 2)
+        assert asked == [False, True]
+        await turns()
+        assert [step.name for step in await other.get_steps(run.id)] == ["first"], "nothing was stored of it"
+        await world.expire()
+        assert await bounded(other.output_of(handle.id)) == "again"
+
+
+# -- work beside the runs ---------------------------------------------------------------------------------
+
+
+async def a_stop_waits_for_background_work(backend: Backend) -> None:
+    gate, tasks = Gate(), []
+
+    async def after(durably: Durably) -> int:
+        await gate.wait(1)
+        # The database is open still.
+        return len(await durably.get_runs())
+
+    async with World(backend) as world:
+        durably = await world.started()
+        task = durably.wait_until(after(durably))
+        assert durably.wait_until(task) is task, "twice is once"
+        future = asyncio.get_running_loop().create_future()
+        assert durably.wait_until(future) is future
+        stopping = asyncio.ensure_future(durably.stop())
+        await gate.reached()
+        await turns()
+        assert not stopping.done()
+        # Work of the last moment is waited for, too.
+        tasks.append(durably.wait_until(_same_later(2)))
+        gate.open()
+        await turns()
+        assert not stopping.done() and task.done()
+        future.set_result(None)
+        await bounded(stopping)
+        assert [await task, await tasks[0]] == [0, 2]
+
+
+async def background_work_of_a_step_is_waited_for_and_its_failure_is_told(backend: Backend) -> None:
+    gate = Gate()
+
+    async def send(what: str) -> None:
+        await gate.wait(what)
+        raise ValueError(f"{what} was not sent")
+
+    async def works(what: str) -> str:
+        wait_until(send(what))
+        return what
+
+    @job
+    async def writes(step: Step, input: dict[str, Any]) -> str:
+        return await step.run("write", works, "the letter")
+
+    async with World(backend) as world:
+        durably = await world.started(writes)
+        heard = Heard(durably)
+        handle = await durably.trigger(writes)
+        assert await bounded(handle.result()) == "the letter"
+        stopping = asyncio.ensure_future(durably.stop())
+        await turns()
+        assert not stopping.done()
+        gate.open()
+        await bounded(stopping)
+        [event] = heard.of("worker:error")
+        assert event.error == "ValueError: the letter was not sent" and event.run_id == handle.id
+        assert event.context is not None and event.context.startswith("background work ") and "send" in event.context
+
+
+async def background_work_is_cancelled_at_the_deadline(backend: Backend) -> None:
+    held = _Held()
+    async with World(backend) as world:
+        durably = await world.started()
+        heard = Heard(durably)
+        task = durably.wait_until(held.politely("work"))
+        stopping = await _stopping(durably, 5)
+        await world.advance(5)
+        await bounded(stopping)
+        assert task.cancelled()
+        [event] = _told(heard, "stopping")
+        assert "politely" in (event.error or "") and "is cancelled" in (event.error or "")
+
+
+async def background_work_may_stop_the_engine(backend: Backend) -> None:
+    """Whoever stops does not wait for itself."""
+    async with World(backend) as world:
+        durably = await world.started()
+
+        async def ends() -> str:
+            await durably.stop()
+            return "stopped"
+
+        assert await bounded(durably.wait_until(ends())) == "stopped"
+        other = await world.started()
+        stopped = asyncio.Event()
+
+        async def listener(event: Event) -> None:
+            await other.stop()
+            stopped.set()
+
+        other.on("run:trigger", listener)
+        other.register(quick)
+        await other.trigger(quick)
+        await bounded(stopped.wait())
+
+
+async def an_engine_that_does_not_run_refuses_background_work(backend: Backend) -> None:
+    async with World(backend) as world:
+        durably = Durably(world.executor(), clock=world.clock)
+        for _ in range(2):
+            # Neither is a coroutine left behind that was never awaited.
+            error = await raised(RuntimeError, _refused(durably))
+            assert "_same_later" in str(error) and "init()" in str(error) and "stop()" in str(error)
+            await durably.init()
+            assert await durably.wait_until(_same_later(1)) == 1
+            await durably.stop()
+        outside = await raised(InvalidInput, _outside())
+        assert "durably.wait_until" in str(outside)
+
+
+# -- errors that nobody awaits ----------------------------------------------------------------------------
+
+
+async def a_task_that_nobody_awaits_is_told_when_it_raises(backend: Backend) -> None:
+    """With its run and step, also after the run; and the application's own handler hears of it as before."""
+    gate, seen = Gate(), []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    async def fails(what: str) -> None:
+        await gate.wait(what)
+        raise ValueError(what)
+
+    async def begins(what: str) -> str:
+        asyncio.create_task(fails(what), name=what)  # noqa: RUF006
+        return what
+
+    @job
+    async def careless(step: Step, input: dict[str, Any]) -> str:
+        asyncio.create_task(fails("of the job"), name="of the job")  # noqa: RUF006
+        return await step.run("begin", begins, "of the step")
+
+    def own(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "message" in context:
+            seen.append(str(context["exception"]))
+
+    loop.set_exception_handler(own)
+    try:
+        async with World(backend) as world:
+            durably, other = await world.started(careless), await world.started()
+            heard, elsewhere = Heard(durably, "worker:error"), Heard(other, "worker:error")
+            handle = await durably.trigger(careless)
+            assert await bounded(durably.output_of(handle.id)) == "of the step"
+            asyncio.create_task(fails("of nobody"))  # noqa: RUF006
+            await gate.reached(3)
+            gate.open()
+            await until(lambda: len(seen) == 3 and len(heard.events) == 2)
+            told = {event.error: event for event in heard.events}
+            assert set(told) == {"ValueError: of the job", "ValueError: of the step"}
+            assert {event.run_id for event in heard.events} == {handle.id}
+            contexts = {error: event.context for error, event in told.items()}
+            assert contexts == {
+                "ValueError: of the job": "task of the job, which the job began and nobody awaits",
+                "ValueError: of the step": "task of the step, which step 'begin' began and nobody awaits",
+            }
+            assert sorted(seen) == ["of nobody", "of the job", "of the step"] and not elsewhere.events
+            await durably.stop()
+            await other.stop()
+    finally:
+        loop.set_exception_handler(before)
+
+
+async def the_handler_of_the_application_is_there_again_after_a_stop(backend: Backend) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    async with World(backend) as world:
+        durably = await world.started()
+        assert loop.get_exception_handler() is not before
+        await durably.stop()
+        assert loop.get_exception_handler() is before
+        await durably.init()
+        await durably.stop()
+        assert loop.get_exception_handler() is before
+
+        def own(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None: ...
+
+        await durably.init()
+        loop.set_exception_handler(own)
+        await durably.stop()
+        assert loop.get_exception_handler() is own, "one that came later is not taken away"
+        loop.set_exception_handler(before)
+
+
+async def listeners_that_raise_are_told_also_async_ones(backend: Backend) -> None:
+    loop = asyncio.get_running_loop()
+    before, seen = loop.get_exception_handler(), []
+
+    def sync(event: Event) -> None:
+        raise ValueError("sync")
+
+    async def later(event: Event) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("async")
+
+    def careless(event: Event) -> None:
+        raise KeyError("of the errors")
+
+    async with World(backend) as world:
+        durably = await world.started(quick)
+        heard = Heard(durably, "worker:error")
+        durably.on("run:complete", sync)
+        durably.on("run:complete", later)
+        handle = await durably.trigger(quick)
+        await bounded(handle.result())
+        # A stop waits for those that have begun.
+        await bounded(durably.stop())
+        told = sorted((event.error or "", event.context, event.run_id) for event in heard.events)
+        assert told == [(f"ValueError: {what}", "a listener for run:complete", handle.id) for what in ("async", "sync")]
+        # One for the errors themselves is heard of where the loop tells of errors.
+        loop.set_exception_handler(lambda loop, context: seen.append(context))
+        try:
+            durably.on("worker:error", careless)
+            await durably.init()
+            await bounded((await durably.trigger(quick)).result())
+            await bounded(durably.stop())
+        finally:
+            loop.set_exception_handler(before)
+        assert {str(context.get("exception")) for context in seen} == {"'of the errors'"} and len(seen) == 2
+        assert len(heard.events) == 4
+
+
+# -- running for ever -------------------------------------------------------------------------------------
+
+
+async def an_engine_that_runs_for_ever_stops_with_its_task(backend: Backend) -> None:
+    held = _Held()
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> str:
+        return await step.run("work", held.politely, "done")
+
+    async with World(backend) as world:
+        durably = Durably(world.executor(), jobs=[works], clock=world.clock)
+        running = asyncio.ensure_future(durably.run_forever())
+        handle = None
+        async with asyncio.timeout(SECONDS):
+            while handle is None:
+                await asyncio.sleep(0)
+                if durably._running:
+                    handle = await durably.trigger(works)
+        await until(lambda: held.begun)
+        running.cancel()
+        await turns()
+        assert not running.done(), "the step has its time"
+        held.go.set()
+        await raised(asyncio.CancelledError, bounded(running))
+        await raised(StoreUnavailable, durably.get_runs())
+        # Or when somebody stops it.
+        again = asyncio.ensure_future(durably.run_forever(stop_timeout=0))
+        await until(lambda: durably._running)
+        assert await bounded(durably.output_of(handle.id)) == "done" and held.begun == ["done"]
+        await durably.stop()
+        await bounded(again)
+
+
+async def _stopping(durably: Durably, timeout: Any) -> asyncio.Task[None]:
+    """A stop that has begun: its time counts."""
+    stopping = asyncio.ensure_future(durably.stop(timeout=timeout))
+    await turns()
+    return stopping
+
+
+@job
+async def quick(step: Step, input: dict[str, Any]) -> int:
+    return await step.run("only", _same, 1)
+
+
+async def _same(value: int) -> int:
+    return value
+
+
+async def _same_later(value: int) -> int:
+    await asyncio.sleep(0)
+    return value
+
+
+async def _refused(durably: Durably) -> None:
+    durably.wait_until(_same_later(1))
+
+
+async def _outside() -> None:
+    wait_until(asyncio.get_running_loop().create_future())
