@@ -82,6 +82,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Debounce",
     "cancelled",
     "shutting_down",
+    "wait_until",
     "idempotency_key",
     "Event",
     "Run",

@@ -16,9 +16,8 @@ from durably_web.context import current_run, ended
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from durably_web.threads import Threads
-
     from durably_web.offloading import Offloader
+    from durably_web.threads import Threads
 
 
 class Caller:

@@ -267,7 +267,7 @@ class _Replay(Execution):
     async def _call(self) -> str:
         ended.set(self._has_ended)
         current_run.set(self.lease.run_id)
-        shutdown.set(self.environment.shutdown.is_near)
+        shutdown.set(self.environment.shutdown)
         return await self._call_job()
 
     async def _watch(self, job: asyncio.Task[str], timeout: float) -> bool:

@@ -25,7 +25,10 @@ async def stop_within(
     worker: Worker,
     background: Background | None,
 ) -> bool:
-    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is. Tells whether it was late."""
+    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is.
+
+    Tells whether it was late.
+    """
     finishing = asyncio.ensure_future(finish())
     try:
         if await _ends(finishing, clock, seconds):

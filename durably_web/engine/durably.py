@@ -167,9 +167,7 @@ class Durably(Scheduling):
             seconds = seconds_of(timeout, "timeout")
             from durably_web.stopping import stop_within
 
-            late = await stop_within(
-                seconds, self._finish, self._clock, self._emitter, self._worker, self._background
-            )
+            late = await stop_within(seconds, self._finish, self._clock, self._emitter, self._worker, self._background)
         self._running = False
         self._worker.close()
         await self._store.close(at_once=late)
@@ -200,8 +198,8 @@ class Durably(Scheduling):
     def wait_until(self, awaitable: Awaitable[T]) -> asyncio.Future[T]:
         """A task of `awaitable`, a coroutine for instance, that `stop` waits for before it closes the database.
 
-        An exception in it shows up as `worker:error`, with the run if a job or a step's function has called this. Within
-        a job file it is `durably_web.wait_until`. Raises `RuntimeError` before `init` and after `stop`.
+        An exception in it shows up as `worker:error`, with the run if a job or a step's function has called this. In a
+        job file it is `durably_web.wait_until`. Raises `RuntimeError` before `init` and after `stop`.
         """
         from durably_web import background
 

@@ -1,4 +1,4 @@
-"""A database of schema version 1, with runs in flight, is taken up where it was left."""
+"""A database of schema version 1, with runs in flight, is taken up where it was left. See also `test_upgrades.py`."""
 
 from __future__ import annotations
 

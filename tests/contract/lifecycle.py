@@ -98,14 +98,13 @@ async def what_is_not_finished_in_time_is_cancelled_given_back_and_named(backend
 
     @job
     async def both(step: Step, input: dict[str, Any]) -> list[str]:
-        return await asyncio.gather(
-            step.run("left", held.politely, "left"), step.run("right", held.obligingly, "right")
-        )
+        sides = step.run("left", held.politely, "left"), step.run("right", held.obligingly, "right")
+        return list(await asyncio.gather(*sides))
 
     async with World(backend) as world:
         durably = await world.started(alone, both)
         heard = Heard(durably)
-        handles = [await durably.trigger(alone), await durably.trigger(both)]
+        handles: list[Any] = [await durably.trigger(alone), await durably.trigger(both)]
         await until(lambda: len(held.begun) == 3)
         stopping = await _stopping(durably, 10)
         await world.advance(9.5)
