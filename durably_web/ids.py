@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Callable
 
 from durably_web.clock import Clock
@@ -60,3 +62,10 @@ def first_id(moment: int) -> str:
 
 def _text(number: int) -> str:
     return "".join([_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)])
+
+
+def new_worker_id(unique: str) -> str:
+    """Tells a person which process it is, and is never given out twice."""
+    if sys.platform == "emscripten":
+        return f"tab-{unique}"
+    return f"{socket.gethostname()}-{os.getpid()}-{unique}"

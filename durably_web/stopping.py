@@ -34,7 +34,8 @@ async def stop_within(
         if await _ends(finishing, clock, seconds):
             return False
         late = f"was not finished within the {seconds:g} s that the stop allows"
-        for run_id, steps in worker.abandon().items():
+        for run_id, execution in worker.executions():
+            steps = execution.abandon()
             named = ", ".join(map(repr, steps))
             what = f"step{'s' * (len(steps) > 1)} {named} of run {run_id}" if steps else f"run {run_id}"
             error = TimeoutError(f"{what} {late}; the run goes on from there when another worker takes it up")
@@ -43,6 +44,7 @@ async def stop_within(
             emitter.error(TimeoutError(f"background work {name} {late}, and is cancelled"), "stopping", begun_by)
         emitter.abandon()
         if not await _ends(finishing, clock, GRACE):
+            # Cancelled, they do not end: nobody waits any longer, and their leases run out.
             worker.forget()
         return True
     finally:

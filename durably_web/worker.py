@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import socket
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -116,12 +113,10 @@ class Worker:
         while self._background:
             await asyncio.wait(self._background)
 
-    def abandon(self) -> dict[str, list[str]]:
-        """The time of a stop is over: cancel what executes. Gives the steps of each run."""
-        return {run_id: execution.abandon() for run_id, (execution, _) in self._executing.items()}
+    def executions(self) -> list[tuple[str, Execution]]:
+        return [(run_id, execution) for run_id, (execution, _) in self._executing.items()]
 
     def forget(self) -> None:
-        """Wait no longer for executions that do not end, though they are cancelled. Their leases run out."""
         self._executing.clear()
 
     def close(self) -> None:
@@ -458,10 +453,3 @@ class Worker:
             elif execution.lease.generation == generation:
                 cancelled = run is not None and run.status == "cancelled"
                 execution.end(RunInterrupted() if cancelled else LeaseLost())
-
-
-def new_worker_id(unique: str) -> str:
-    """Tells a person which process it is, and is never given out twice."""
-    if sys.platform == "emscripten":
-        return f"tab-{unique}"
-    return f"{socket.gethostname()}-{os.getpid()}-{unique}"

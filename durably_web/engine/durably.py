@@ -16,12 +16,12 @@ from durably_web.context import Shutdown
 from durably_web.emitter import Emitter
 from durably_web.engine.scheduling import Scheduling
 from durably_web.environment import Environment, Hooks, Watch
-from durably_web.ids import IdMaker
+from durably_web.ids import IdMaker, new_worker_id
 from durably_web.jobs import Job
 from durably_web.network import Network
 from durably_web.store.batch import Executor
 from durably_web.store.store import Store
-from durably_web.worker import Worker, new_worker_id
+from durably_web.worker import Worker
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -194,16 +195,16 @@ class VirtualDurably(Durably):
         self._enter()
         await self._in_process(super().start)
 
-    async def stop(self) -> None:
+    async def stop(self, timeout: Duration | None = None) -> None:
         if self._stage is None:
-            await super().stop()
+            await super().stop(timeout)
         elif self._process.dead:
             await self._memory.close()
         else:
             # What cannot end by itself waits for time or for something that does not come.
             for execution, _ in list(self._worker._executing.values()):
                 execution.stop()
-            await self._wait_for(self._in_process(super().stop))
+            await self._wait_for(self._in_process(partial(super().stop, timeout)))
         for process in self._processes:
             process.kill()
             process.bury()
