@@ -14,8 +14,6 @@ from durably_web.clock import Clock
 from durably_web.context import current_run, ended
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from durably_web.offloading import Offloader
     from durably_web.threads import Threads
 
@@ -62,7 +60,7 @@ class ThreadCaller(Caller):
     def __init__(self, threads: int) -> None:
         self._free = asyncio.Semaphore(threads)
         self._threads: Threads | None = None
-        self._left: dict[Future[Any], str | None] = {}
+        self._left: dict[Callable[..., Any], str | None] = {}
 
     async def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if self._threads is None:
@@ -72,16 +70,20 @@ class ThreadCaller(Caller):
             self._threads = Threads("durably-step")
         async with self._free:
             context = contextvars.copy_context()
-            begun = self._threads.submit(partial(context.run, _without_stop_iteration, fn, args))
+            call = partial(context.run, _without_stop_iteration, fn, args)
             try:
-                return await asyncio.wrap_future(begun)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
             except asyncio.CancelledError:
-                if not begun.cancel() and not begun.done():
-                    self._left[begun] = current_run.get()
+                self._left[call] = current_run.get()
+                # Those that are over by now are forgotten.
+                self.left_behind()
                 raise
 
     def left_behind(self, run_id: str | None = None) -> bool:
-        self._left = {begun: run for begun, run in self._left.items() if not begun.done()}
+        if self._left:
+            from durably_web.threads import is_running
+
+            self._left = {call: run for call, run in self._left.items() if is_running(call)}
         return bool(self._left) if run_id is None else run_id in self._left.values()
 
     def abandon(self) -> None:
@@ -93,7 +95,7 @@ class ThreadCaller(Caller):
         super().close()
         threads, self._threads = self._threads, None
         if threads is not None:
-            threads.close()
+            threads.shutdown(wait=False)
 
 
 def _without_stop_iteration(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:

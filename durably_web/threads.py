@@ -5,15 +5,19 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, wait
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-_running: set[Future[Any]] = set()
-"""What the end of the process waits for."""
+_begun: dict[Callable[..., Any], Future[Any]] = {}
+"""The calls that are not over."""
+
+_abandoned: set[Future[Any]] = set()
+"""Those that the end of the process does not wait for."""
 
 
-class Threads:
+class Threads(Executor):
     """As many threads as calls run at once; idle ones are used again.
 
     Those of `concurrent.futures` would keep the process alive until the last call is over, whether or not somebody has
@@ -26,17 +30,18 @@ class Threads:
         self._idle = threading.Semaphore(0)
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        call = partial(fn, *args, **options) if args or options else fn
         begun: Future[Any] = Future()
-        _running.add(begun)
-        begun.add_done_callback(_running.discard)
+        _begun[fn] = begun
+        begun.add_done_callback(lambda begun: _over(fn, begun))
         self._calls.put((begun, call))
         if not self._idle.acquire(blocking=False):
             self._count += 1
             threading.Thread(target=self._work, name=f"{self._name}_{self._count}", daemon=True).start()
         return begun
 
-    def close(self) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end when they have nothing to do."""
         for _ in range(self._count):
             self._calls.put(None)
@@ -57,13 +62,24 @@ class Threads:
             self._idle.release()
 
 
-def abandon(begun: Iterable[Future[Any]]) -> None:
+def is_running(fn: Callable[..., Any]) -> bool:
+    """Whether a thread executes this call, which is not wanted any more. One that has not begun never will."""
+    begun = _begun.get(fn)
+    return begun is not None and not begun.cancel() and not begun.done()
+
+
+def abandon(calls: Iterable[Callable[..., Any]]) -> None:
     """Let these calls run on, and the process end without them."""
-    _running.difference_update(begun)
+    _abandoned.update(_begun[fn] for fn in calls if fn in _begun)
+
+
+def _over(fn: Callable[..., Any], begun: Future[Any]) -> None:
+    _begun.pop(fn, None)
+    _abandoned.discard(begun)
 
 
 def _finish() -> None:
-    wait(list(_running))
+    wait(set(_begun.values()) - _abandoned)
 
 
 # Called while these threads, which are daemons, still run.

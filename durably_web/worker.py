@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from durably_web import calls, unawaited
+from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
 from durably_web.errors import LeaseLost, RunInterrupted, SchemaTooNew, StorageFull
@@ -56,7 +57,6 @@ class Worker:
         self._network = environment.network
         self._online = environment.network.online
         self._deaf: Callable[[], None] | None = None
-        self._leave: Callable[[], None] | None = None
         # Counted, so that what began before a stop knows that it is meant.
         self._stops = 0
         self._paused = False
@@ -121,9 +121,6 @@ class Worker:
 
     def close(self) -> None:
         self._caller.close()
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
 
     def linger(self) -> None:
         """Functions that were abandoned in their threads run on: this worker is not known as dead before its process
@@ -365,8 +362,6 @@ class Worker:
                 job.code  # noqa: B018
         if self._deaf is None:
             self._deaf = self._network.listen(self._hear_of_network)
-        if self._leave is None:
-            self._leave = unawaited.watch(self._environment.shutdown, self._emitter)
         await self._free_the_dead()
 
     async def _free_the_dead(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from durably_web import calls
+from durably_web import calls, unawaited
 from durably_web.arguments import Duration, seconds_of
 from durably_web.backends import Durability, open_executor
 from durably_web.clock import Clock, SystemClock
@@ -109,6 +109,7 @@ class Durably(Scheduling):
         super().__init__(environment, worker)
         self._retention: Retention | None = None
         self._background: Background | None = None
+        self._leave: Callable[[], None] | None = None
         self._running = False
         environment.shutdown.wait_until = self.wait_until
         if retain_runs is not None:
@@ -128,6 +129,8 @@ class Durably(Scheduling):
         calls.refuse_a_beginning_process()
         await self._store.open()
         self._running = True
+        if self._leave is None:
+            self._leave = unawaited.watch(self._environment.shutdown, self._emitter)
 
     @property
     def read_only(self) -> str | None:
@@ -169,6 +172,9 @@ class Durably(Scheduling):
 
             late = await stop_within(seconds, self._finish, self._clock, self._emitter, self._worker, self._background)
         self._running = False
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
         self._worker.close()
         await self._store.close(at_once=late)
         if late:
