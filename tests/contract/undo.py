@@ -762,6 +762,42 @@ async def an_undo_that_the_code_has_no_more_is_told(backend: Backend) -> None:
         assert await _rows(world) == ["hotel", "car"], "what is still to be undone"
 
 
+async def a_run_that_may_not_go_on_with_other_code_is_undone_by_it(backend: Backend) -> None:
+    books = Books()
+
+    @job(name="trip", on_change="fail")
+    async def began(step: Step, input: dict[str, Any]) -> None:
+        await step.run("hotel", books.do, "hotel", undo=books.undo)
+        await step.sleep("nap", 10)
+
+    @job(name="trip", on_change="fail")
+    async def other(step: Step, input: dict[str, Any]) -> None:
+        await step.run("hotel", books.do, "hotel", undo=books.undo)
+        await step.run("car", books.do, "car", undo=books.undo)
+        await step.sleep("rest", 1000)
+
+    async with World(backend) as world:
+        first = await world.started(began, polling_interval=LONG)
+        handle = await first.trigger(began)
+        await becomes(first, handle.id, "waiting")
+        await first.stop()
+        second = await world.started(other, polling_interval=LONG)
+        await move(world, 10)
+        run = await bounded(second.wait_for_run(handle.id))
+        assert str(run.error).startswith("CodeChanged: ") and "not undone" not in str(run.error), run.error
+        assert books.entries == ["hotel", "-hotel"]
+        # It is undone all the same when the code changes meanwhile.
+        await second.retry(handle.id)
+        await becomes(second, handle.id, "waiting")
+        await second.stop()
+        third = await world.engine(began)
+        await third.cancel(handle.id)
+        await bounded(third.process_until_idle())
+        run = await run_of(third, handle.id)
+        assert run.status == "cancelled" and "car (NotFound: " in str(run.error), run
+        assert books.entries == ["hotel", "-hotel", "hotel", "car", "-hotel"]
+
+
 async def an_exported_run_is_replayed_as_it_was_before_its_undo(backend: Backend) -> None:
     """And when it was retried since, as it is now."""
     async with World(backend) as world:
