@@ -152,6 +152,9 @@ class Undoing(Execution):
         self._stopping = self._told_to_stop = former._told_to_stop
         self._former = former
         self._failures: dict[str, str] = {}
+        # What has ended the former one is over.
+        while self._task is not None and self._task.cancelling():
+            self._task.uncancel()
         former._ending = LeaseLost()
         if former._deadline is not None:
             former._deadline.stop()

@@ -243,3 +243,36 @@ def test_a_result_of_20_mb_crosses(page: Page) -> None:
 def test_a_mistake_is_told(page: Page, request_: str, message: str) -> None:
     told = page.evaluate(f"{request_}.catch(({{name, message}}) => `${{name}}: ${{message}}`)")
     assert told.startswith(message)
+
+
+def test_a_cancelled_run_is_undone_also_by_the_next_tab(page: Page, visit: Callable[..., Page]) -> None:
+    """The cancellation may be all that the first one has done."""
+    page.evaluate("""() => { globalThis.heard = [];
+        durably.on("run:undo", ({ undoing }) => heard.push(undoing)) }""")
+    run_id = trigger(page, "books")
+    wait_until_waiting(page, run_id)
+    page.evaluate("id => durably.cancel(id)", run_id)
+    assert page.evaluate(ENDED, run_id)["status"] == "cancelled"
+    assert page.evaluate("heard") == ["cancelled"]
+    _is_undone(page, run_id)
+
+    run_id = trigger(page, "books")
+    wait_until_waiting(page, run_id)
+    assert page.evaluate("id => durably.cancel(id).then(() => durably.getRun(id))", run_id)["id"] == run_id
+    page.close()
+    page = visit()
+    assert create(page, jobs=JOBS) == "leader"
+    assert page.evaluate(ENDED, run_id)["status"] == "cancelled"
+    _is_undone(page, run_id)
+
+
+def _is_undone(page: Page, run_id: str) -> None:
+    assert {name: step["status"] for name, step in steps(page, run_id).items()} == {
+        "hotel": "undone",
+        "car": "undone",
+        "go": "waiting",
+        "car#undo": "completed",
+        "hotel#undo": "completed",
+    }
+    said = page.evaluate("async id => (await durably.getLogs(id)).map(({ data }) => data.booking)", run_id)
+    assert said == ["the car", "the hotel"]

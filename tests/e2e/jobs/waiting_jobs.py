@@ -80,3 +80,15 @@ async def wait_for_child(step: Step, input: dict[str, Any]) -> Any:
 async def large(step: Step, input: dict[str, Any]) -> str:
     """A result, and an output, of so many characters."""
     return str(await step.run("make", lambda: "x" * input["length"]))
+
+
+@job
+async def books(step: Step, input: dict[str, Any]) -> None:
+    """Its undos say what they undo."""
+
+    async def undo(booking: str) -> None:
+        step.log.info("undone", booking=booking)
+
+    for what in ("hotel", "car"):
+        await step.run(what, lambda what=what: f"the {what}", undo=undo)
+    await step.wait_for_signal("go")
