@@ -226,6 +226,35 @@ async def test_a_last_event_id_that_is_none(serve: Serve) -> None:
         assert (await events.until("run:complete"))[0].data["runId"] == run_id
 
 
+async def test_what_happens_while_the_journal_is_read_is_told_once(durably: Durably) -> None:
+    """Everything is offered by the hub as well as read, because the client takes its time with the first message."""
+    hub = streams.Hub(durably)
+
+    async def sees(event: Any) -> bool:
+        return True
+
+    told = streams.messages(durably, hub, lambda event: True, sees, run_id=None, after=0, throttle=0)
+    connected = await anext(told)
+    assert b"event: connected" in connected
+    run = await durably.trigger(echo, {})
+    await run.result(timeout=SECONDS)
+    [listener] = hub._listeners
+    async with asyncio.timeout(SECONDS):
+        while not any(one.event.type == "run:complete" for one in listener._waiting):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    found = [(await anext(told)).decode() for _ in await journal(durably)]
+    # What comes next is new, though all of this waits as well.
+    await durably.trigger("ask", {}, delay=1000)
+    async with asyncio.timeout(SECONDS):
+        while '"step:start"' in (message := (await anext(told)).decode()):
+            pass
+    found.append(message)
+    ids = [one.splitlines()[0] for one in found if one.startswith("id: ")]
+    assert ids == [f"id: {seq}" for seq in await journal(durably)]
+    await told.aclose()
+    assert hub.streams == 0
+
+
 # -- slow clients ----------------------------------------------------------------------------------------
 
 
