@@ -9,11 +9,11 @@ missed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING, cast
 
 from durably_web.events import Event
 from durably_web.server.answers import log
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # So many events wait for a slow client before it reads the journal instead.
 MOST_WAITING = 256
 EVENTS_AT_ONCE = 500
+# While much happens, it is read in one go so often: a read at each commit would cost the worker beside it.
+GATHER_SECONDS = 0.01
 
 RETRY_MS = 1_000
 # A run that has ended tells nothing more: a browser that asks again and again would only cost.
@@ -60,7 +62,7 @@ class Listener:
         self.is_late = False
         """Something was left out, and is in the journal."""
         self.is_over = False
-        self._waiting: deque[Told] = deque()
+        self._waiting: list[Told] = []
         self._news = asyncio.Event()
 
     def offer(self, told: Told) -> None:
@@ -81,15 +83,17 @@ class Listener:
         """From here on, everything is offered again: before the journal is read."""
         self.is_late = False
 
-    async def next(self, seconds: float | None) -> Told | None:
-        """What comes next; `None` when nothing did for so long, or the listener is late or over."""
+    async def next(self, seconds: float | None) -> list[Told]:
+        """All that has come; nothing when nothing did for so long, or the listener is late or over."""
         if not self._waiting and not self.is_late and not self.is_over:
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), seconds)
             except TimeoutError:
-                return None
-        return self._waiting.popleft() if self._waiting and not self.is_over else None
+                return []
+        come = [] if self.is_over else self._waiting
+        self._waiting = []
+        return come
 
 
 class Hub:
@@ -126,8 +130,15 @@ class Hub:
     async def _follow(self, position: int) -> None:
         unsubscribe = self._durably.on("*", self._hear)
         try:
-            async for event in self._durably.subscribe(after=position):
-                self._offer(Told(event))
+            while True:
+                page = (await self._durably.get_events(after=position, limit=EVENTS_AT_ONCE)).events
+                for event in page:
+                    self._offer(Told(event))
+                    position = event.seq or position
+                if not page:
+                    position = await self._wait(position)
+                elif len(page) < EVENTS_AT_ONCE:
+                    await asyncio.sleep(GATHER_SECONDS)
         except asyncio.CancelledError:
             # The last listener has left; or the event loop ends, and with it all streams.
             raise
@@ -136,6 +147,14 @@ class Hub:
         finally:
             unsubscribe()
         self._end()
+
+    async def _wait(self, position: int) -> int:
+        """Wait for the next event, and offer it; gives its seq."""
+        following = cast("AsyncGenerator[Event, None]", self._durably.subscribe(after=position))
+        async with contextlib.aclosing(following) as events:
+            event = await anext(events)
+        self._offer(Told(event))
+        return event.seq or position
 
     def _hear(self, event: Event) -> None:
         """What happens in this process and is not stored, such as `step:start`."""
@@ -211,7 +230,7 @@ async def messages(
     run_id: str | None,
     after: int | None,
     throttle: float,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The messages of one stream: the stored events behind `after`, or `None` for now, then those to come.
 
     Of one run, they end when it does. They also end when the engine stops, or cannot be read: a client connects again.
@@ -234,7 +253,7 @@ async def _messages(
     run_id: str | None,
     after: int | None,
     pace: Throttle,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     now = asyncio.get_running_loop().time
     await hub.join(listener)
     newest = await durably.last_seq()
@@ -246,31 +265,36 @@ async def _messages(
         is_read = False
         while not is_read:
             page = await durably.get_events(run_id, after=position, limit=EVENTS_AT_ONCE)
+            ready: list[Told] = []
             for event in page.events:
                 position = event.seq or position
                 if listener.fits(event) and await sees(event):
-                    for told in pace.take(Told(event), now()):
-                        yield told.message
+                    ready += pace.take(Told(event), now())
             if page.ended:
-                for told in pace.flush(now()):
-                    yield told.message
-                yield f"retry: {RETRY_ENDED_MS}\n\n".encode()
+                yield _joined(ready + pace.flush(now())) + f"retry: {RETRY_ENDED_MS}\n\n".encode()
                 return
+            if ready:
+                yield _joined(ready)
             is_read = len(page.events) < EVENTS_AT_ONCE
         while not listener.is_late and not listener.is_over:
-            next = await listener.next(pace.due(now()))
-            if next is None:
-                if pace.due(now()) == 0:
-                    for told in pace.flush(now()):
-                        yield told.message
-                continue
-            event = next.event
-            if event.seq is not None and event.seq <= position:
-                continue
-            position = event.seq or position
-            if await sees(event):
-                for told in pace.take(next, now()):
-                    yield told.message
-            if run_id is not None and event.type in _ENDS:
+            ready, has_ended = [], False
+            for told in await listener.next(pace.due(now())):
+                event = told.event
+                if event.seq is not None and event.seq <= position:
+                    continue
+                position = event.seq or position
+                if await sees(event):
+                    ready += pace.take(told, now())
+                has_ended = has_ended or (run_id is not None and event.type in _ENDS)
+            if pace.due(now()) == 0:
+                ready += pace.flush(now())
+            if ready:
+                yield _joined(ready)
+            if has_ended:
                 # Whether that was all, the journal knows.
                 break
+
+
+def _joined(ready: list[Told]) -> bytes:
+    """As one piece, since each has its price on the way."""
+    return b"".join([told.message for told in ready])
