@@ -19,7 +19,7 @@ import json, os, signal, sys, threading
 from durably_web.blocking import Durably
 from durably_web import StoreUnavailable
 from tests.blocking.jobs import JOBS, double, greets, holds_up, reached, sleeps, stuck, where
-durably = Durably("app.db", jobs=JOBS, polling_interval=0.05, exit_timeout=0.5)
+durably = Durably("app.db", jobs=JOBS, polling_interval=0.05, exit_timeout=0.5, stale_threshold=3600)
 
 def tell(*values):
     os.write(1, (json.dumps(values) + "\\n").encode())
@@ -104,6 +104,33 @@ tell("cancelled", durably.wait_for_run(run.id, timeout=30).status)
 """,
     )
     assert told[0] == ["killed", "leased"] and told[-1] == ["cancelled", "cancelled"]
+
+
+def test_what_is_the_parents_is_not_closed_by_a_child(root: Path, tmp_path: Path) -> None:
+    """Neither when it is let go of, nor when the interpreter takes everything apart."""
+    told = execute(
+        root,
+        tmp_path,
+        """
+import sqlite3
+from durably_web.backends.sqlite import SqliteExecutor
+import asyncio
+class Told(sqlite3.Connection):
+    def __del__(self):
+        os.write(1, b'"closed by %d"\\n' % (os.getpid() == parent))
+parent = os.getpid()
+executor = SqliteExecutor("app.db")
+connect = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Told, **options)
+asyncio.run(executor.open())
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+os.waitpid(child, 0)
+asyncio.run(executor.close())
+""",
+    )
+    assert told == ["closed by 1"]
 
 
 def test_forks_while_other_threads_write(root: Path, tmp_path: Path) -> None:
