@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, wait
@@ -73,6 +74,11 @@ def abandon(calls: Iterable[Callable[..., Any]]) -> None:
     _abandoned.update(_begun[fn] for fn in calls if fn in _begun)
 
 
+def abandon_all() -> None:
+    """Let all that still runs run on, and the process end without it."""
+    _abandoned.update(_begun.values())
+
+
 def _over(fn: Callable[..., Any], begun: Future[Any]) -> None:
     _begun.pop(fn, None)
     _abandoned.discard(begun)
@@ -84,3 +90,7 @@ def _finish() -> None:
 
 # Called while these threads, which are daemons, still run.
 atexit.register(_finish)
+
+# The child of a fork has none of them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begun.clear)

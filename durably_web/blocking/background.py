@@ -131,18 +131,9 @@ def refuse_where_a_loop_runs() -> None:
 
 
 def at_exit(action: Callable[[], None]) -> None:
-    """Call `action` when the interpreter exits, while thread pools still take work, and before they are waited for."""
-    # `atexit` comes after that. What is registered last is called first: the pools' module is imported above.
+    """Call `action` when the interpreter exits, while threads still take work, and before any of them is waited for."""
+    # `atexit` comes after that. What is registered last is called first: the module of pools is imported above.
     threading._register_atexit(action)  # type: ignore[attr-defined]
-
-
-def abandon_pool_threads(prefix: str) -> None:
-    """At exit: do not wait for the functions that still run in pools with this prefix. Their threads are daemons,
-    since a daemon started them."""
-    queues: Any = getattr(concurrent.futures.thread, "_threads_queues", {})
-    for thread in list(queues):
-        if thread.daemon and thread.name.startswith(prefix):
-            del queues[thread]
 
 
 # -- forks -------------------------------------------------------------------------------------------------

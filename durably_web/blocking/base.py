@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from durably_web.arguments import Duration, seconds_of
 from durably_web.backends.forks import forsake
-from durably_web.blocking.background import Background, abandon_pool_threads, at_exit, refuse_where_a_loop_runs
+from durably_web.blocking.background import Background, at_exit, refuse_where_a_loop_runs
 from durably_web.emitter import Listener
 from durably_web.engine import Durably as Engine
 from durably_web.jobs import Job
 
 T = TypeVar("T")
+
+# So many seconds more than it was given may a stop take.
+_GRACE = 3.0
 
 
 class Base:
@@ -58,18 +62,22 @@ class Base:
                 self._background = background
             return self._background
 
-    def _close(self, timeout: float | None) -> None:
+    def _close(self, timeout: Duration | None) -> None:
         refuse_where_a_loop_runs()
         with self._lock:
             background, engine = self._background, self._engine
             if background is None:
                 return
+            # The loop itself may be held up.
+            limit = None if timeout is None else seconds_of(timeout, "timeout") + _GRACE
+            stopped = False
             try:
-                background.ask(engine.stop, timeout)
+                background.ask(lambda: engine.stop(timeout), limit)
+                stopped = True
             finally:
                 self._background = None
                 self._renew()
-                background.close(engine.abandon)
+                background.close(None if stopped else engine.abandon)
 
     def _listen(self, event_type: str, listener: Listener) -> Callable[[], None]:
         key = object()
@@ -81,6 +89,13 @@ class Base:
 
         self._listeners[key] = (event_type, listener, self._engine.on(event_type, listener))
         return forget
+
+    def _another(self) -> Engine:
+        """An engine like this one, with its jobs and listeners."""
+        engine = self._make(self._engine.jobs.values())
+        for event_type, listener, _ in self._listeners.values():
+            engine.on(event_type, listener)
+        return engine
 
     def _renew(self) -> None:
         self._engine = self._make(self._engine.jobs.values())
@@ -95,9 +110,13 @@ class Base:
         self._renew()
 
     def _exit(self) -> None:
-        # What is broken off is taken up by others as soon as the process is gone.
-        with contextlib.suppress(Exception):
+        try:
             self._close(self._exit_timeout)
+        except Exception:
+            # What is broken off is taken up by others as soon as the process is gone.
+            threads = sys.modules.get("durably_web.threads")
+            if threads is not None:
+                threads.abandon_all()
 
 
 _all: weakref.WeakSet[Base] = weakref.WeakSet()
@@ -111,7 +130,6 @@ def _in_the_child() -> None:
 def _exit_all() -> None:
     for each in list(_all):
         each._exit()
-    abandon_pool_threads("durably-step")
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Self, overload
 
 from durably_web.arguments import Duration
 from durably_web.backends import Durability
+from durably_web.blocking.background import refuse_where_a_loop_runs
 from durably_web.blocking.handle import RunHandle
 from durably_web.blocking.scheduling import Scheduling
 from durably_web.clock import Clock
@@ -103,11 +105,19 @@ class Durably(Scheduling):
         """`migrate`, then `start`. Safe to call again."""
         self._ask(Engine.init)
 
-    def stop(self, timeout: float | None = None) -> None:
+    def run_forever(self, *, stop_timeout: Duration | None = None) -> None:
+        """Execute runs in this thread, in an engine of its own, until SIGTERM or SIGINT; then stop it within
+        `stop_timeout`. A second signal ends the process. For a program that is a worker and nothing else."""
+        refuse_where_a_loop_runs()
+        engine = self._another()
+        asyncio.run(engine.run_forever(stop_timeout=stop_timeout))
+
+    def stop(self, timeout: Duration | None = None) -> None:
         """Finish the current step of each run, give the leases back, and close the database. Safe to call again.
 
-        What takes longer than `timeout` seconds is left, as when the process had been killed, and `TimeoutError` is
-        raised. Who waits for a run in another thread gets `StoreUnavailable`. The next call opens the database again.
+        After `timeout` what takes longer is abandoned, as `durably_web.Durably.stop` says; `TimeoutError` is raised
+        only where code of a job holds up the event loop itself. Who waits for a run in another thread gets
+        `StoreUnavailable`. The next call opens the database again.
         """
         self._close(timeout)
 

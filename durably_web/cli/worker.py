@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch
 from durably_web.cli.jobfile import load_jobs
+from durably_web.cli.mistakes import Mistake
+from durably_web.cli.supervisor import end_with_the_supervisor, own_command, supervise
 from durably_web.cli.times import parse_duration
 from durably_web.engine import Durably
 from durably_web.events import Event
@@ -26,6 +29,9 @@ def worker(
             "--stop-timeout", metavar="DURATION", help="How long a stop waits for the current steps, as 20s; no limit."
         ),
     ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", "-p", min=1, metavar="N", help="So many worker processes, kept alive by this.")
+    ] = 1,
 ) -> None:
     """Execute pending runs of the jobs in FILE or MODULE, until SIGTERM or SIGINT.
 
@@ -33,9 +39,23 @@ def worker(
     exits with 0. With --stop-timeout it gives up on steps that take longer, says which they are, and exits with 0. A
     second signal ends it at once, which loses no stored step either. When a newer durably_web has migrated the
     database, it stops and exits with 2: start the newer version.
+
+    With --processes it executes nothing itself: it begins so many workers, another one where one dies, after a pause
+    that grows while they die young, passes signals on to each, and exits when all have. They end when it dies.
     """
     limit = None if stop_timeout is None else parse_duration(stop_timeout, "--stop-timeout")
-    asyncio.run(_work(load_jobs(target), database, limit))
+    end_with_the_supervisor()
+    jobs = load_jobs(target)
+    if processes == 1:
+        asyncio.run(_work(jobs, database, limit))
+        return
+    if os.name != "posix":
+        raise Mistake("--processes needs the signals of POSIX: start several workers, each with a command of its own")
+    command = own_command("worker", target, "--database", database)
+    if stop_timeout is not None:
+        command += ["--stop-timeout", stop_timeout]
+    with Watch(name_runs=True) as watch:
+        raise typer.Exit(asyncio.run(supervise(command, processes, watch.say)))
 
 
 async def _work(jobs: dict[str, Job[Any, Any]], database: str, stop_timeout: Any) -> None:

@@ -106,6 +106,38 @@ tell("cancelled", durably.wait_for_run(run.id, timeout=30).status)
     assert told[0] == ["killed", "leased"] and told[-1] == ["cancelled", "cancelled"]
 
 
+def test_a_child_does_not_wait_for_its_parents_steps(root: Path, tmp_path: Path) -> None:
+    told = execute(
+        root,
+        tmp_path,
+        """
+durably.start()
+durably.trigger(stuck)
+reached.wait(30)
+child = os.fork()
+if child == 0:
+    tell(durably.stats().by_status)
+    sys.exit(0)
+tell(os.waitpid(child, 0)[1])
+""",
+    )
+    assert told == [[{"leased": 1}], [0]]
+
+
+def test_a_program_that_is_a_worker(root: Path, tmp_path: Path) -> None:
+    told = execute(
+        root,
+        tmp_path,
+        """
+run = durably.trigger(where)
+durably.on("run:complete", lambda event: os.kill(os.getpid(), signal.SIGTERM))
+durably.run_forever(stop_timeout=5)
+tell(run.result(timeout=0)["job"])
+""",
+    )
+    assert told == [["MainThread"]]
+
+
 def test_what_is_the_parents_is_not_closed_by_a_child(root: Path, tmp_path: Path) -> None:
     """Neither when it is let go of, nor when the interpreter takes everything apart."""
     told = execute(

@@ -157,7 +157,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(command_line: CommandLine)
 def test_mistakes_are_told_once(command_line: CommandLine) -> None:
     for arguments, complaint in (
         (("worker", "none.py", "--processes", "2"), "none.py does not exist"),
-        (("worker", "none.py", "--processes", "0"), "0"),
+        (("worker", "none.py", "--processes", "0"), "--processes"),
     ):
         done = command_line.run(*arguments)
         assert done.returncode == 2 and complaint in done.stderr and done.stderr.count("\n") == 1
