@@ -24,7 +24,7 @@ from durably_web.testing.frames import culprit_of
 from durably_web.testing.loop import PROCESS
 
 _IMPORTS = ("importlib",)
-_HARMLESS = (*_IMPORTS, "logging", "warnings.py", "_pytest", "pluggy")
+_HARMLESS = (*_IMPORTS, "logging", "warnings", "_pytest", "pluggy")
 _LOOPS = ("asyncio", "concurrent", "pyodide", "webloop")
 
 _IN_A_STEP = "Outside of steps it is done again at each execution. Do it in a step: await step.run(…)"
@@ -95,6 +95,10 @@ class Watcher:
     def __init__(self, report: Callable[[Finding], object]) -> None:
         self._report = report
         self._functions = _functions()
+        # Where a platform has put Python in its place, as browsers do with `time.sleep`.
+        self._codes = {
+            code: known for one, known in self._functions.items() if (code := getattr(one, "__code__", None))
+        }
         self.tasks: dict[str, list[tuple[asyncio.Task[Any], str]]] = {}
         _install()
 
@@ -125,9 +129,13 @@ class Watcher:
                 if kind is None:
                     return
             self.saw(kind, name, frame)
-        elif event == "call" and frame.f_code is _UNSEEDED and frame.f_locals.get("x") is None:
-            if type(frame.f_locals.get("self")) is random.Random:
-                self.saw("chance", "random.Random", frame.f_back)
+        elif event == "call":
+            code = frame.f_code
+            if code in self._codes:
+                self.saw(*self._codes[code], frame.f_back)
+            elif code is _UNSEEDED and frame.f_locals.get("x") is None:
+                if type(frame.f_locals.get("self")) is random.Random:
+                    self.saw("chance", "random.Random", frame.f_back)
 
     def saw(
         self, kind: str, name: str, frame: FrameType | None, exempt: tuple[str, ...] = (*_HARMLESS, *_LOOPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import sysconfig
 from pathlib import Path
 from types import FrameType
@@ -18,8 +19,15 @@ _LIBRARIES = tuple(
 
 
 @functools.lru_cache(maxsize=10_000)
-def owner_of(file: str) -> Owner:
-    """Who has written a file of code: the user, us, or somebody whose package is installed."""
+def owner_of(file: str, module: str = "") -> Owner:
+    """Who has written the code of a file: the user, us, or somebody whose package is installed."""
+    if not os.path.isabs(file):
+        # As in a browser, whose byte code was compiled elsewhere.
+        top = module.partition(".")[0]
+        if top == "durably_web":
+            return "engine"
+        if top in sys.stdlib_module_names:
+            return "library"
     if file.startswith(_OURS) and not file.startswith(os.path.join(_OURS, "site", "template")):
         return "engine"
     if "site-packages" in file or "dist-packages" in file or file.startswith(_LIBRARIES):
@@ -27,8 +35,8 @@ def owner_of(file: str) -> Owner:
     return "library" if file.startswith("<") and not file.startswith(("<exec>", "<stdin>", "<console>")) else "user"
 
 
-def is_users(file: str | None) -> bool:
-    return file is not None and owner_of(file) == "user"
+def is_users(file: str | None, module: str) -> bool:
+    return file is not None and owner_of(file, module) == "user"
 
 
 def place(file: str, line: int) -> str:
@@ -53,12 +61,12 @@ def culprit_of(frame: FrameType | None, exempt: tuple[str, ...]) -> Culprit | No
     called = None
     while frame is not None:
         file = frame.f_code.co_filename
-        owner = owner_of(file)
+        module = str(frame.f_globals.get("__name__", ""))
+        owner = owner_of(file, module)
         if owner == "user":
             return Culprit(place(file, frame.f_lineno), called)
-        if owner == "engine" or any(part in file for part in exempt):
+        if owner == "engine" or any(part in file or part == module.partition(".")[0] for part in exempt):
             return None
-        module = frame.f_globals.get("__name__", "")
         name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
         called = f"{module}.{name}"
         frame = frame.f_back

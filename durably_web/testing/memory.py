@@ -51,7 +51,7 @@ def _text(value: Any, depth: int, seen: set[int]) -> str:
     if kind.__module__ == "collections" and hasattr(value, "__iter__"):
         return f"{kind.__name__}({', '.join(_text(one, depth + 1, seen) for one in list(value)[:_MOST])})"
     if dataclasses.is_dataclass(value) or (
-        is_users(getattr(_module(kind), "__file__", None)) and hasattr(value, "__dict__")
+        is_users(getattr(_module(kind), "__file__", None), kind.__module__) and hasattr(value, "__dict__")
     ):
         return f"{kind.__name__}({_text(vars(value) if hasattr(value, '__dict__') else {}, depth + 1, seen)})"
     return f"<{kind.__name__}>"
@@ -74,7 +74,7 @@ def places_of(fn: Any) -> Places:
 
 
 def _collect(fn: Any, found: Places, seen: set[int]) -> None:
-    if not isinstance(fn, types.FunctionType) or id(fn) in seen or not is_users(fn.__code__.co_filename):
+    if not isinstance(fn, types.FunctionType) or id(fn) in seen or not is_users(fn.__code__.co_filename, fn.__module__):
         return
     seen.add(id(fn))
     if fn.__defaults__ or fn.__kwdefaults__:

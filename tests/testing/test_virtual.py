@@ -44,6 +44,11 @@ async def remind(step: Step, input: dict[str, Any]) -> str:
 
 
 @job
+async def note_time(step: Step, input: dict[str, Any]) -> str:
+    return await step.run("note", note, "tick")
+
+
+@job
 async def sleeper(step: Step, input: dict[str, Any]) -> float:
     return await step.run("nap", nap, input["seconds"])
 
@@ -186,6 +191,18 @@ async def test_children_go_on_in_time() -> None:
         assert output[0] == "second"
         await durably.advance(days=3)
         assert {one.status for one in await durably.get_runs()} == {"completed"}
+
+
+async def test_schedules_come_at_their_moments() -> None:
+    async with engine(jobs=[note_time]) as durably:
+        begun = durably.now()
+        await durably.schedule(note_time, every=3600)
+        await durably.advance(hours=3)
+        runs = await durably.get_runs(job=note_time)
+        assert [run.scheduled_at for run in reversed(runs)] == [
+            begun + datetime.timedelta(hours=hour) for hour in (1, 2, 3)
+        ]
+        assert {run.completed_at for run in runs} == {run.scheduled_at for run in runs}
 
 
 async def test_ids_are_the_same_each_time_and_others_by_another_seed() -> None:
