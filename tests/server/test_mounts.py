@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from litestar import Litestar, asgi
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from durably_web import Durably
+from durably_web import Durably, Step, job
 from durably_web.server import create_app, lifespan
 from tests.server.conftest import JOBS
 from tests.support.serving import SECONDS, served, stream
@@ -93,6 +94,25 @@ async def test_a_process_that_only_asks(framework: Framework, tmp_path: Path) ->
             async with Durably(str(tmp_path / "shared.db"), jobs=JOBS) as working:
                 await working.wait_for_run(run_id, timeout=SECONDS)
                 assert (await events.rest())[-1].data["type"] == "run:complete"
+
+
+async def test_a_stop_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+    """For a step that never ends."""
+    begun = asyncio.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @job
+    async def hangs(step: Step, input: dict[str, Any]) -> None:
+        await step.run("endless", endless)
+
+    durably = Durably(str(tmp_path / "hangs.db"), jobs=[hangs])
+    async with asyncio.timeout(SECONDS):
+        async with lifespan(durably, stop_timeout=0.01)():
+            await durably.trigger(hangs)
+            await begun.wait()
 
 
 async def test_a_mounted_application_without_a_lifespan_says_what_is_missing(

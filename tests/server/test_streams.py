@@ -176,7 +176,7 @@ async def test_a_comment_where_nothing_happens(serve: Serve) -> None:
         assert (await reading) is not None
 
 
-async def test_streams_end_with_the_engine(serve: Serve, durably: Durably) -> None:
+async def test_streams_end_with_the_engine(serve: Serve, durably: Durably, caplog: pytest.LogCaptureFixture) -> None:
     client = await serve()
     async with stream(client, "/runs/subscribe") as all_runs:
         run_id = await trigger(client, "ask")
@@ -187,6 +187,8 @@ async def test_streams_end_with_the_engine(serve: Serve, durably: Durably) -> No
             for events in (all_runs, one_run):
                 await events.rest()
                 assert events.retry == streams.RETRY_MS
+    # Because it stops, and not because it cannot be read any more.
+    assert [record for record in caplog.records if record.name == "durably_web.server"] == []
 
 
 async def test_there_are_so_many_streams_and_no_more(serve: Serve) -> None:
