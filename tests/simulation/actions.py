@@ -13,6 +13,7 @@ from tests.simulation.loop import EPOCH, SimulatedLoop
 from tests.simulation.model import TERMINAL, Model, RunModel
 from tests.simulation.programs import Writer, signals_of
 from tests.simulation.readers import Readers
+from tests.simulation.timetable import Timetable
 
 Action = Callable[[Engine], None]
 
@@ -38,13 +39,14 @@ class Actions:
         self._model: Model = ledger.model
         self._jobs = jobs
         self._writer = Writer(draw, list(jobs), EPOCH)
+        self.timetable = Timetable(ledger.model, draw, jobs, self._writer)
         self._weights = self._drawn(clocks_jump)
 
     def _drawn(self, clocks_jump: bool) -> dict[str, float]:
         usual: dict[str, float] = {
             "trigger": 12, "trigger_many": 1, "cancel": 2, "retry": 3, "retrigger": 1, "fork": 1, "delete": 1,
             "purge": 0.5, "bulk": 0.5, "signal": 4, "pause": 2, "pause_job": 0.5, "pause_worker": 0.5,
-            "give_up": 1, "read": 2, "follow": 1, "wait": 2,
+            "schedule": 2, "change_schedule": 2, "give_up": 1, "read": 2, "follow": 1, "wait": 2,
             "begin": 2, "stop": 2, "kill": 2, "sleep": 3, "cut_off": 2, "go_offline": 2,
             "jump": 2 if clocks_jump else 0,
         }  # fmt: skip
@@ -229,6 +231,20 @@ class Actions:
     async def _paused(self, what: str, pausing: Awaitable[object]) -> None:
         await pausing
         self._model.paused.add(what)
+
+    def _schedule(self, engine: Engine) -> None:
+        name = self.timetable.some_name()
+        self._engines.ask(engine, f"schedule {name}", lambda: self.timetable.put(engine.durably, name))
+
+    def _change_schedule(self, engine: Engine) -> None:
+        name, what = self.timetable.some_name(), self._draw.choice(("pause", "resume", "resume", "trigger", "remove"))
+
+        async def asking() -> None:
+            run_id = await self.timetable.change(engine.durably, what, name)
+            if run_id is not None:
+                self._ledger.triggered(run_id, "", None, "created")
+
+        self._engines.ask(engine, f"{what} schedule {name}", asking)
 
     def _pause_worker(self, engine: Engine) -> None:
         what = self._draw.choice(("pause_worker", "resume_worker"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, NamedTuple, cast
 
@@ -136,6 +136,8 @@ class Model:
         self._columns: list[str] = []
         # When runs of the limited job began, by their workers' clocks.
         self._starts: list[tuple[int, str]] = []
+        # Asked about each run of a schedule, and when it was made.
+        self.on_scheduled: Callable[[RunModel, int], None] = lambda run, created_at: None
         self.children: Counter[tuple[str, str]] = Counter()
         # Steps that were asked for with an undo; and the runs that were cancelled just now.
         self.undoable: set[tuple[str, str]] = set()
@@ -218,6 +220,8 @@ class Model:
             check(entry.number == 1 and entry.generation == 0, f"begins in the middle: {entry}")
             run = self.runs[entry.run_id] = RunModel(entry.run_id, row or {})
             self._check_trigger(run, entry)
+            if run.row.get("schedule") is not None:
+                self.on_scheduled(run, entry.created_at)
             return
         run = self.runs[entry.run_id]
         # What was written in the same transaction as the deletion is gone.

@@ -134,6 +134,8 @@ class Simulation:
         if not self.engines.alive or self.draw.random() < 0.5:
             await self._ask(self.engines.begin(), "init again", self.engines.all[-1].durably.init)
         await self._resume()
+        engine = self.engines.alive[0]
+        await self._ask(engine, "no schedules any more", lambda: self.actions.timetable.end(engine))
         self.readers.attend()
         end = self.loop.time() + LONGEST_CALM
         while open_runs := [run for run in self.model.runs.values() if run.status not in TERMINAL]:

@@ -36,7 +36,7 @@ def test_whatever_happens_the_engines_agree(root: Path) -> None:
         "engines killed", "engines stopped", "processes stopped for a while", "links cut", "clock jumps",
         "replies lost", "batches repeated", "late copies", "batches refused", "slow batches",
         "steps undone", "undos failed", "undone to be failed", "undone to be cancelled",
-        "networks gone", "waits for the network",
+        "ticks with a run", "runs of schedules by hand", "networks gone", "waits for the network",
         "step:complete", "step:fail", "step:retry", "step:wait", "run:waiting", "run:retry", "run:cancel", "run:delete",
         "run:coalesced", "run:progress", "run:patched", "log:write", "claims with a key", "children started",
         "runs forked", "signals received", "signals timed out", "runs followed to their end", "events read",
