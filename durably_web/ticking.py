@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from durably_web import schedules
@@ -41,8 +42,10 @@ class _Trouble(NamedTuple):
 class Ticking:
     """Of one worker. Any number of them may do the same at once: each tick gets one run."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, see: Callable[[int | None], None]) -> None:
+        """`see` is told the next tick each time that what was due has been looked at."""
         self._environment = environment
+        self._see = see
         self._store = environment.store
         self._clock = environment.clock
         self._emitter = environment.emitter
@@ -50,6 +53,8 @@ class Ticking:
         self._checked: float | None = None
         # A tick in the past that nothing can be done about before a moment.
         self._stuck: tuple[int, int] | None = None
+        # When there is something to look at again.
+        self._moments: list[int] = []
         self._token = environment.make_id()
         self._count = 0
         self._task: asyncio.Task[bool] | None = None
@@ -99,14 +104,18 @@ class Ticking:
         now = self._clock.now()
         self._stuck = None
         fired, after = False, _LONG_AGO
+        self._moments = []
         while True:
             found = await self._store.read(operations.next_schedules(_SCHEDULES_AT_ONCE, after))
             due = [schedule for schedule in found if schedule.next_at <= now]
             fired = await self._fire_each(due, now, patient) or fired
             if len(due) < _SCHEDULES_AT_ONCE:
+                self._moments += [schedule.next_at for schedule in found[len(due) : len(due) + 1]]
                 break
             # What has its moment in common with the last one, and did not fit in, is seen the next time.
             after = due[-1].next_at
+            self._moments.append(after)
+        self._see(min(self._moments, default=None))
         if fired:
             self._store.changes.notify(RUNNABLE)
         return fired
@@ -127,6 +136,7 @@ class Ticking:
                     fired = True
                     self._troubles.pop(schedule.name, None)
                     continue
+            self._moments.append(now + _LOOK_MS)
             if self._stuck is None:
                 self._stuck = (due[0].next_at, now + _LOOK_MS)
         return fired
@@ -138,6 +148,9 @@ class Ticking:
         runs = [(tick, self._environment.make_id()) for tick in due.ticks]
         operation = operations.fire_schedule(schedule, runs, due.next_at, f"{self._token}-{self._count}", now)
         fired = await self._store.write(operation, patient=patient)
+        if due.next_at is not None:
+            # Who was faster may have had another schedule of this name.
+            self._moments.append(due.next_at if fired.won else min(due.next_at, now + _LOOK_MS))
         for run_id in fired.made:
             await self._environment.tell_of_trigger(run_id)
         if fired.won and self._emitter.hears("schedule:skip"):

@@ -326,6 +326,9 @@ class Worker:
             self._tick_at = moment if self._tick_at is None else min(moment, self._tick_at)
             self._store.changes.notify(RUNNABLE)
 
+    def _see_tick(self, moment: int | None) -> None:
+        self._tick_at = moment
+
     async def _claim_with_ticks(self, limit: int, stops: int) -> list[asyncio.Task[object]]:
         """Also of runs that ticks get now."""
         begun = await self._claim(limit)
@@ -344,7 +347,7 @@ class Worker:
             # Here, and not at the top: most engines have no schedules.
             from durably_web.ticking import Ticking
 
-            self._ticking = Ticking(self._environment)
+            self._ticking = Ticking(self._environment, self._see_tick)
         return self._ticking.wait(self._tick_at)
 
     async def _look_for_tick(self) -> None:
