@@ -272,6 +272,7 @@ async def a_tick_gets_a_run_like_any_other(backend: Backend) -> None:
         heard = Heard(durably)
         await durably.schedule(tick, every=MINUTE, input={"n": 1}, labels={"a": "b"}, priority=4)
         await world.advance(MINUTE, step=MINUTE)
+        await bounded(_idle(durably))
         [run] = await durably.get_runs(schedule="tick", labels={"a": "b"})
         assert run.status == "completed" and run.priority == 4 and run.input == {"n": 1}
         tick_at = (await _only(durably)).created_at + datetime.timedelta(minutes=1)
@@ -561,7 +562,7 @@ async def runs_that_may_overlap_do(backend: Backend) -> None:
         await durably.schedule(wait, every=MINUTE, overlap="allow")
         await world.advance(3 * MINUTE + 1)
         await durably.trigger_schedule("wait")
-        await turns()
+        await turns(200)
         assert [run.status for run in await durably.get_runs()] == ["waiting"] * 4
 
 

@@ -36,7 +36,7 @@ _IN_SQL: dict[str, tuple[str, str]] = {
     "a cancelled run is not undone": (r"(durably_undos u WHERE u\.run_id) =", r"\1 <"),
     "undone again": (r"(DELETE FROM durably_undos WHERE run_id = \?) AND number = \?", r"\1 AND number < ?"),
     "a tick beside an active run": (r"overlap <> 'skip' OR", "overlap IS NOT NULL OR"),
-    "a tick before its time": (r"(paused = 0 AND next_at IS NOT NULL AND next_at) > \?", r"\1 > ? + 60000"),
+    "a tick without a run": (r"WHERE name = \? AND \(overlap", "WHERE name = ? AND overlap <> 'allow' AND (overlap"),
     "children outlive a cancellation": (r"parent_run_id = ", "parent_run_id <> "),
 }
 
