@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import linecache
-import re
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +26,8 @@ _LEFT_OUT = frozenset(
 # What a text is divided by: a prime of 128 bits. A digest of hashlib would cost a browser more than all the rest.
 _PRIME = 2**128 - 159
 
-_DEF = re.compile(r"^([ \t]*)(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
+# By file; several jobs are in one.
+_modules: dict[str, _Module] = {}
 
 
 def fingerprint(fn: Callable[..., Any]) -> str | None:
@@ -35,23 +35,36 @@ def fingerprint(fn: Callable[..., Any]) -> str | None:
     try:
         function = inspect.unwrap(fn)
         code = function.__code__
-        module = _Module(linecache.getlines(code.co_filename, function.__globals__))
+        module = _module(code.co_filename, function.__globals__)
         told = "\n".join(_told(module.function(code), module))
-    except (OSError, SyntaxError, ValueError, RecursionError, AttributeError, StopIteration):
+    except Exception:
+        # Whatever is strange about a source, it must not be in the way of a run.
         return None
     # Surrogates are possible in a text of the source, and have no UTF-8.
     return f"{int.from_bytes(told.encode('utf-8', 'backslashreplace'), 'big') % _PRIME:032x}"
+
+
+def _module(filename: str, space: dict[str, Any]) -> _Module:
+    linecache.checkcache(filename)
+    lines = linecache.getlines(filename, space)
+    known = _modules.get(filename)
+    if known is None or known.lines is not lines:
+        known = _modules[filename] = _Module(lines)
+    return known
 
 
 class _Module:
     """The functions of a file, each parsed when it is asked for: all of it would take far longer."""
 
     def __init__(self, lines: list[str]) -> None:
-        self._lines = lines
+        self.lines = lines
         self._job = -1
         self._places: dict[str, list[int]] = {}
-        for found in _DEF.finditer("".join(lines)):
-            self._places.setdefault(found[2], []).append(found.string.count("\n", 0, found.start()))
+        for place, line in enumerate(lines):
+            if "def " in line:
+                words = line.partition("(")[0].split()
+                if words[:1] == ["def"] or words[:2] == ["async", "def"]:
+                    self._places.setdefault(words[-1].partition("[")[0], []).append(place)
 
     def function(self, code: types.CodeType) -> Any:
         """The function that this code is of: the first of its name behind its decorators."""
@@ -70,7 +83,7 @@ class _Module:
         return [node for node in found if _takes_step(node)]
 
     def _may_take_step(self, place: int) -> bool:
-        for line in self._lines[place:]:
+        for line in self.lines[place:]:
             if "step" in line or "Step" in line:
                 return True
             if line.partition("#")[0].rstrip().endswith(":"):
@@ -79,7 +92,7 @@ class _Module:
 
     def _parse(self, place: int) -> Any:
         """The function that begins on a line. It ends before a line that stands no deeper, where that is no string."""
-        lines = self._lines
+        lines = self.lines
         depth = _depth(lines[place])
         for end in range(place + 1, len(lines) + 1):
             if end < len(lines) and (not (line := lines[end].strip()) or line[0] == "#" or _depth(lines[end]) > depth):

@@ -140,7 +140,8 @@ async def a_run_that_has_stored_nothing_has_the_code_that_executes_it(backend: B
         first = await world.started(_job(hangs))
         handle = await first.trigger("work")
         await becomes(first, handle.id, "leased")
-        assert await _code(world, handle.id) == "version 1"
+        # In a browser with what it writes first.
+        assert await _code(world, handle.id) in (None, "version 1")
         await world.crash(first)
         await world.expire()
         durably = await world.started(_job(_waiting(ran), "2", "fail"), polling_interval=LONG)
@@ -211,7 +212,8 @@ async def a_fingerprint_is_the_same_everywhere(backend: Backend) -> None:
                     return found + "xy"
         return await _waiting(Ran())(step, input)
 
-    async with World(backend):
+    async with World(backend) as world:
+        await world.engine(work)
         assert work.code == "e724e78363e419af6d0f15a7d2bd4ed5", "as everywhere else"
 
 
@@ -298,6 +300,59 @@ async def what_was_stored_before_a_restart_is_not_replayed_later(backend: Backen
         assert ran.counts == {"first": 2}
         assert len(await _events(durably, run_id, "run:restart")) == 1
         assert await _events(durably, run_id, "step:unasked") == []
+
+
+async def what_was_done_before_a_restart_is_not_undone(backend: Backend) -> None:
+    """The same step is done again, and is undone once."""
+    undone: list[Any] = []
+
+    async def undo(result: Any) -> None:
+        undone.append(result)
+
+    def code(*names: str) -> Code:
+        async def code(step: Step, input: Any) -> Any:
+            for name in names:
+                await step.run(name, ran.give, name, undo=undo)
+            await step.wait_for_signal("before")
+            await step.wait_for_signal("go")
+            raise ValueError("so it is")
+
+        return code
+
+    async with World(backend) as world:
+        ran = Ran()
+        run_id = await _begun(world, code("gone", "kept"))
+        durably = await world.started(_job(code("kept", "new"), "2", "restart"), polling_interval=LONG)
+        await durably.signal(run_id, "go")
+        await _becomes_failed(durably, run_id)
+        [told] = await _events(durably, run_id, "run:restart")
+        assert told.data == {"notUndone": ["gone", "kept"]}
+        assert undone == ["new", "kept"] and ran.counts == {"gone": 1, "kept": 2, "new": 1}
+        assert await world.rows("SELECT * FROM durably_undos") == []
+
+
+async def a_refused_run_is_undone(backend: Backend) -> None:
+    undone: list[Any] = []
+
+    async def undo(result: Any) -> None:
+        undone.append(result)
+
+    async def code(step: Step, input: Any) -> Any:
+        await step.run("first", ran.give, "first", undo=undo)
+        await step.wait_for_signal("before")
+        return await step.wait_for_signal("go")
+
+    async with World(backend) as world:
+        ran = Ran()
+        run_id = await _begun(world, code)
+        durably = await world.started(_job(code, "2", "fail"), polling_interval=LONG)
+        await durably.signal(run_id, "go", 5)
+        await _becomes_failed(durably, run_id)
+        assert undone == ["first"]
+        assert len(await _events(durably, run_id, "run:code-changed")) == 1
+        await durably.retry(run_id)
+        assert await bounded(durably.output_of(run_id)) == 5
+        assert ran.counts == {"first": 2} and await _code(world, run_id) == "version 2"
 
 
 async def _moved(world: World, durably: Durably, *jobs: Job[Any, Any]) -> Durably:
@@ -541,6 +596,7 @@ async def a_patch_that_a_run_has_not_and_nobody_asks_for_is_told_of(backend: Bac
         old = await _begun(world, _waiting(ran))
         durably = await world.started(_job(code(True)), polling_interval=LONG)
         new = (await durably.trigger("work")).id
+        await becomes(durably, new, "waiting")
         for run_id, expected in ((old, [{"patch": "check"}]), (new, [])):
             for name in ("before", "go"):
                 await durably.signal(run_id, name)
