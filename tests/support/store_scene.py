@@ -108,6 +108,28 @@ def make_child(
     return Entry(number, type_, step_name, f'"{child.run_id}"', NOW, NOW, effects)
 
 
+def taking(number: int, generation: int = 1) -> Entry:
+    """The entry by which the run `leased` takes its signal."""
+    effects = operations.take_signal("leased", generation, number, "wait", 1)
+    return Entry(number, "step:complete", "wait", "1", NOW, NOW, effects)
+
+
+def restarting(number: int, generation: int = 1, run_id: str = "leased") -> Entry:
+    """The entry by which a run begins anew with other code."""
+    effects = (
+        *operations.set_code(run_id, generation, number, "new code"),
+        *operations.restart(run_id, generation, number),
+    )
+    return Entry(number, "run:restart", None, '{"notUndone":[]}', None, NOW, effects)
+
+
+def recoded(number: int, generation: int = 1) -> Entry:
+    """The entry with which the run `leased` goes on with other code."""
+    data = '{"from":"a","to":"b","policy":"continue"}'
+    effects = operations.set_code("leased", generation, number, "new code")
+    return Entry(number, "run:code-changed", None, data, None, NOW, effects)
+
+
 def _begun(asked: Trigger, limits: JobLimits | None = None, owner: str = "w1") -> list[Operation[Any]]:
     """It is triggered, and claimed; nothing else of its job may be claimed at this moment."""
     return [operations.trigger(asked), _claimed(asked.run_id, limits or JobLimits(asked.job_name), owner)]

@@ -26,7 +26,10 @@ from tests.support.store_scene import (
     due,
     keeping,
     make_child,
+    recoded,
+    restarting,
     stored,
+    taking,
     trigger,
     undo_begun,
     undone,
@@ -122,6 +125,7 @@ def writes_of_an_owner(run_id: str, generation: int, number: int) -> list[Operat
         operations.write_entries(run_id, generation, [entry], '{"current":9}'),
         operations.write_entries(run_id, generation, [entry._replace(effects=took)], None),
         operations.write_entries(run_id, generation, [entry._replace(effects=born)], None),
+        operations.write_entries(run_id, generation, [restarting(number, generation, run_id)], None),
         operations.finish_run(run_id, generation, "completed", "7", None, [end], '{"current":9}', NOW, **finish),
         *[operations.write_entries(run_id, generation, [one], None) for one in (undoable, begun, gone)],
         operations.finish_run(
@@ -297,6 +301,19 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
         [operations.signal("leased", "none", "1", "q9", NOW), "leased"],
     ),
     (operations.suspend_run("leased", 1, [WAIT, WAITING], None, NOW), [claim(jobs=[], now=NOW + 50_000)]),
+    (
+        operations.suspend_run("leased", 1, [taking(3), WAITING], None, NOW),
+        ["leased", operations.write_entries("leased", 2, [restarting(6, 2)], None)],
+    ),
+    (
+        operations.suspend_run("leased", 1, [restarting(3), WAITING], None, NOW),
+        ["leased", operations.write_entries("leased", 2, [taking(6, 2), recoded(7, 2)], None)],
+    ),
+    (
+        operations.write_entries("leased", 1, [restarting(3)], None),
+        [operations.write_entries("leased", 1, [taking(4)], None)],
+    ),
+    (operations.suspend_run("leased", 1, [recoded(3), WAITING], None, NOW), ["leased"]),
     (operations.finish_run("holder", 1, "completed", "7", None, [END], None, NOW, queue=("k", "job")), ["next 2"]),
     (
         operations.finish_run("child", 1, "completed", "7", None, [END._replace(number=4)], None, NOW, parent="parent"),
