@@ -10,6 +10,7 @@ from typing import Any
 
 from durably_web import cron
 from durably_web.clock import ManualClock
+from durably_web.encryption import AesGcmCodec
 from durably_web.engine import Durably
 from durably_web.errors import Conflict, InvalidInput, NotFound, RequirementFailed, StoreError
 from durably_web.jobs import job
@@ -261,6 +262,22 @@ async def one_who_changes_a_schedule_meets_others_who_do(backend: Backend) -> No
         )
         assert sorted(one.priority for one in made) == [0, 1, 2, 3]
         assert (await _only(engines[0])).priority in (0, 1, 2, 3)
+
+
+async def the_input_of_a_schedule_is_sealed(backend: Backend) -> None:
+    key = bytes(range(32))
+    async with World(backend) as world:
+        durably = await world.engine(tick, codec=AesGcmCodec(key))
+        made = await durably.schedule(tick, every=MINUTE, input={"word": "canary"})
+        assert await durably.schedule(tick, every=MINUTE, input={"word": "canary"}) == made, "sealed anew, and the same"
+        world.clock.advance(MINUTE)
+        assert await durably.process_until_idle() == 1
+        tables = [await world.rows(f"SELECT * FROM {name}") for name in ("durably_schedules", "durably_runs")]
+        assert "canary" not in repr(tables) and repr(tables).count("sealed:") >= 2
+        second = await world.engine(tick, codec=AesGcmCodec(key))
+        assert (await _only(second)).input == {"word": "canary"}
+        [run] = await second.get_runs(schedule="tick")
+        assert run.input == {"word": "canary"} and run.output["word"] == "canary"
 
 
 # -- ticks -----------------------------------------------------------------------------------------------
