@@ -15,11 +15,11 @@ from durably_web.store import migrations
 from tests.cli.conftest import PATIENCE, CommandLine
 
 JOBS = """
-import asyncio, sys, threading
+import asyncio, os, threading
 from durably_web import job, wait_until
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    os.write(2, f"{text}\\n".encode())  # whole, beside another thread
 
 def block():
     say("in a thread")
