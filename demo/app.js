@@ -32,6 +32,7 @@ let shown = null;
  */
 let early = null;
 let ready = false;
+let writable = false;
 
 // State
 
@@ -39,7 +40,7 @@ let ready = false;
  * @param {string} status
  * @param {{phase?: string, loaded?: number, total?: number, error?: Error}} [detail]
  */
-function showStatus(status, { phase = "", loaded = 0, total = 0, error } = {}) {
+function showStatus(status, { phase = "", loaded = 0, total = 0, readOnly, error } = {}) {
   /** @type {Record<string, string>} */
   const words = {
     starting: PHASES[phase] ?? "starting",
@@ -49,29 +50,31 @@ function showStatus(status, { phase = "", loaded = 0, total = 0, error } = {}) {
     failed: "not working",
   };
   part("status").dataset.state = status === "leader" && phase in PHASES ? "starting" : status;
-  part("status").textContent = words[status] ?? status;
+  part("status").textContent = readOnly === undefined ? (words[status] ?? status) : "this tab only reads";
   // Bytes of what a first visit downloads. There is nothing to wait for when all of it comes from the cache.
   const waiting = total > loaded;
   Object.assign(/** @type {HTMLProgressElement} */ (part("loading")), { value: loaded, max: total || 1, hidden: !waiting });
   Object.assign(document.documentElement.dataset, { status, phase });
   if (status === "failed") notice(error?.message ?? "Something went wrong.", "failed");
   else if (error) notice(`${error.message}. It is being started again, and the runs go on.`);
+  else if (readOnly !== undefined) notice(`A newer version of this page has the runs now: reload. (${readOnly})`, "failed");
   else if (status !== "starting") notice(null);
   const before = ready;
   // What is asked for is stored from here on, whether Python is up or not, and whichever tab it runs in.
   ready = status === "leader" || status === "follower";
+  writable = ready && readOnly === undefined;
   allow();
   if (ready && !before && durably) refresh().catch(complain);
 }
 
 function allow() {
-  /** @type {HTMLButtonElement} */ (part("start")).disabled = !ready;
-  allowApprovals(ready);
+  /** @type {HTMLButtonElement} */ (part("start")).disabled = !writable;
+  allowApprovals(writable);
   draw();
 }
 
 function draw() {
-  drawRuns(runs, shown, ready, (act, id) => perform(act, id).catch(complain));
+  drawRuns(runs, shown, writable, (act, id) => perform(act, id).catch(complain));
 }
 
 /**
@@ -309,7 +312,7 @@ function listenToForm() {
     button.disabled = true;
     start()
       .catch(complain)
-      .finally(() => (button.disabled = !ready));
+      .finally(() => (button.disabled = !writable));
   });
 }
 

@@ -144,6 +144,16 @@ export class Durably extends Scheduling {
   }
 
   /**
+   * Why nothing can be written, and no job runs, if so: a newer durably_web has migrated the database. Reading goes on, and what
+   * would write rejects with `SchemaTooNew`. Also in the detail of `onStatus`. `null` otherwise, and where a server has the database.
+   *
+   * @returns {string | null}
+   */
+  get readOnly() {
+    return this.#transport.readOnly ?? null;
+  }
+
+  /**
    * Each job by its name: `jobs.import_csv.trigger({ text })`. Names are not checked here: a trigger of a job that there is not
    * rejects with `NotFound`.
    *

@@ -33,10 +33,12 @@ export class Desk {
   #storage;
   /** @type {() => Promise<boolean>} */
   #stands = async () => true;
+  /** @type {string | null} why nothing can be written, if so */
+  #readOnly = null;
   #closing = false;
   /** @type {PromiseWithResolvers<Engine>} */
   #python = Promise.withResolvers();
-  /** @type {{phase: Phase, at: number, loaded?: number, total?: number}} */
+  /** @type {{phase: Phase, at: number, loaded?: number, total?: number, readOnly?: string}} */
   #phase = { phase: "locking", at: 0 };
 
   constructor() {
@@ -56,8 +58,10 @@ export class Desk {
    * @param {() => number} seq  that of the last stored event
    * @param {() => boolean} holds  whether this worker still owns the database
    * @param {() => Promise<boolean>} stands  whether what it writes is kept
+   * @param {string | null} readOnly  why nothing can be written, if so: then the engine answers everything, and refuses what would
    */
-  open(early, storage, seq, holds, stands) {
+  open(early, storage, seq, holds, stands, readOnly) {
+    this.#readOnly = readOnly;
     this.#early = early;
     this.#storage = storage;
     this.#stands = stands;
@@ -69,13 +73,13 @@ export class Desk {
   /**
    * Python is up: hand over what was accepted before, and then what was held back. Rejects when the database cannot take it now,
    * because it is full for instance. Then the engine answers requests, among them those that make room, triggers go on being
-   * accepted, and this may be called again.
+   * accepted, and this may be called again. What a newer version is to have stays in the inbox.
    *
    * @param {Engine} engine
    */
   async hire(engine) {
     try {
-      await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
+      if (this.#readOnly === null) await this.#early?.drain((text, receivedAt) => engine.admit(text, receivedAt));
       this.#early = undefined;
     } finally {
       this.#engine = engine;
@@ -104,7 +108,7 @@ export class Desk {
    * @param {Bytes} [bytes]  of what it downloads
    */
   reach(phase, at, bytes) {
-    this.#phase = { phase, at, ...bytes };
+    this.#phase = { phase, at, ...bytes, ...(this.#readOnly === null ? {} : { readOnly: this.#readOnly }) };
     for (const client of this.#clients.keys()) client.tell({ type: "phase", ...this.#phase });
   }
 
@@ -180,7 +184,7 @@ export class Desk {
   async #answer(text) {
     // Not behind the request: the run that it asks for may keep this worker busy, and its answer would have to wait.
     if (!(await this.#stands())) return undefined;
-    const early = await this.#early?.answer(text);
+    const early = this.#readOnly === null ? await this.#early?.answer(text) : null;
     if (early) return early;
     const engine = this.#engine ?? (await this.#python.promise);
     try {

@@ -35,6 +35,7 @@ import { Watchdog } from "./watchdog.js";
  * @property {number} [at]  milliseconds since its worker began
  * @property {number} [loaded]  bytes that are there of what the phase downloads, or takes from a cache
  * @property {number} [total]  bytes that it downloads in all
+ * @property {string} [readOnly]  why nothing can be written, and no job runs, if so: a newer version has migrated the database
  * @property {Error} [error]  why it failed, or is starting again
  */
 
@@ -57,6 +58,8 @@ export class Link {
   #onConnected;
   /** @type {Status} */
   #status = "starting";
+  /** @type {string | null} */
+  #readOnly = null;
   /** @type {"leader" | "follower"} */
   #role = "follower";
   /** @type {PromiseWithResolvers<void>} */
@@ -115,6 +118,11 @@ export class Link {
 
   get status() {
     return this.#status;
+  }
+
+  /** Why nothing can be written, if so. */
+  get readOnly() {
+    return this.#readOnly;
   }
 
   /** Resolves when requests are accepted; rejects when the start failed before. */
@@ -224,6 +232,7 @@ export class Link {
         this.#started.resolve();
         break;
       case "phase":
+        this.#readOnly = message.readOnly ?? null;
         this.#onStatus(this.#status, detailOf(message));
         if (message.phase !== "running") break;
         this.#ready.resolve();
@@ -383,6 +392,6 @@ export class Link {
  * @param {Extract<FromWorker, {type: "phase"}>} message
  * @returns {StatusDetail}
  */
-function detailOf({ phase, at, loaded, total }) {
-  return total === undefined ? { phase, at } : { phase, at, loaded, total };
+function detailOf({ phase, at, loaded, total, readOnly }) {
+  return { phase, at, ...(total === undefined ? {} : { loaded, total }), ...(readOnly === undefined ? {} : { readOnly }) };
 }

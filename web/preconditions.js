@@ -28,18 +28,17 @@ export async function requireStorage() {
 }
 
 /**
- * What a newer version has written is left alone, by the inbox too.
+ * What a newer version has migrated is only read, and left as it is.
  *
  * @param {import("./sqlite.js").Connection} connection
  * @param {number} known
+ * @returns {string | null} why, if so
  */
-export function requireKnownSchema(connection, known) {
+export function newerSchema(connection, known) {
   const version = connection.schemaVersion();
-  if (version > known) {
-    throw new DurablyError(
-      "SchemaTooNew",
-      `the database has schema version ${version}, and this durably_web knows versions up to ${known}: reload the page, or ` +
-        "publish the newer version again; the database was left as it is",
-    );
-  }
+  if (version <= known) return null;
+  return (
+    `the database has schema version ${version}, and this durably_web knows versions up to ${known}: this page only reads; ` +
+    "reload it, or publish the newer version again"
+  );
 }

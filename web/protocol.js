@@ -59,7 +59,7 @@ export const PROTOCOL_VERSION = 4;
  * is that of the last stored event. `phase` comes again with each change, and while more of what it downloads comes in: `loaded` of `total` bytes.
  *
  * @typedef {{type: "connected", seq: number}
- *   | {type: "phase", phase: Phase, at: number, loaded?: number, total?: number}
+ *   | {type: "phase", phase: Phase, at: number, loaded?: number, total?: number, readOnly?: string}
  *   | {type: "response", id: string, text: string, blob?: Blob}
  *   | {type: "event", text: string}} ToClient
  */

@@ -382,6 +382,7 @@
  *
  * @typedef {object} Transport
  * @property {Status} status
+ * @property {string | null} [readOnly]  Why nothing can be written, if so.
  * @property {Promise<void>} started  Resolves when requests are accepted; rejects when the start failed before.
  * @property {Promise<void>} ready  Resolves when the jobs can run; rejects when the start failed.
  * @property {(method: string, path: string, query: Query, body?: unknown, options?: RequestOptions) => Promise<any>} request  The

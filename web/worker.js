@@ -15,7 +15,7 @@ import { OffloadPool } from "./offload.js";
 import { openDatabase } from "./opfs.js";
 import { canSucceedSleepers, FilesLocked, Ownership } from "./ownership.js";
 import { placeOf } from "./place.js";
-import { requireKnownSchema, requireStorage } from "./preconditions.js";
+import { newerSchema, requireStorage } from "./preconditions.js";
 import { PROTOCOL_VERSION } from "./protocol.js";
 import { bootPython, startEngine } from "./python.js";
 import { Reserve } from "./reserve.js";
@@ -272,7 +272,7 @@ function requireOpen() {
 async function runJobs(database, downloads, options, begin) {
   const { connection, ownership, holds, place } = database;
   const { schema } = await downloads.manifest;
-  requireKnownSchema(connection, schema);
+  const newer = newerSchema(connection, schema);
   const stands = async () => {
     if (await ownership.stands()) return true;
     cleared();
@@ -280,7 +280,7 @@ async function runJobs(database, downloads, options, begin) {
   };
   const retire = () => void (retired = true);
   const storage = new Storage(database, options, schema, { retire, restart: () => restart(null) });
-  desk.open(new Early(connection, options.encryptionKeys, schema), storage, () => connection.lastSeq(), holds, stands);
+  desk.open(new Early(connection, options.encryptionKeys, schema), storage, () => connection.lastSeq(), holds, stands, newer);
   const looking = setInterval(stands, LOOK_MS);
   closings.push(() => clearInterval(looking));
   /** @param {import("./protocol.js").Phase} phase */
