@@ -46,17 +46,21 @@ def watch(engine: Shutdown, emitter: Emitter) -> Callable[[], None]:
 
 def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any], engine: Shutdown, emitter: Emitter) -> None:
     task, error = context.get("future"), context.get("exception")
-    # Pyodide's loop, and it alone without a message, also tells of failed tasks that somebody may await yet.
-    if not isinstance(task, asyncio.Task) or not isinstance(error, BaseException) or "message" not in context:
+    if not isinstance(error, BaseException):
         return
-    found = _context_of(task)
+    name, found = "a task", None
+    if isinstance(task, asyncio.Task):
+        name, found = f"task {task.get_name()}", _context_of(task)
+    elif sys.platform == "emscripten" and "message" not in context:
+        # Pyodide's loop tells of a task that fails while nobody awaits it, at once and in the context that it began in.
+        found = contextvars.copy_context()
     if found is None or found.get(shutdown) is not engine:
         return
     step = found.get(current_step)
     where = "the job" if step is None else f"step {step!r}"
     # A task may be freed in any thread, and in the middle of anything.
     if not loop.is_closed():
-        what = f"task {task.get_name()}, which {where} began and nobody awaits"
+        what = f"{name}, which {where} began and nobody awaits"
         loop.call_soon_threadsafe(emitter.error, error, what, found.get(current_run))
 
 
