@@ -65,3 +65,11 @@ async def _ends(task: asyncio.Future[None], clock: Clock, seconds: float) -> boo
         return False
     await task
     return True
+
+
+def linger(worker: Worker) -> None:
+    """Functions that were abandoned in their threads run on: their worker is not known as dead before its process is,
+    and that ends without waiting for them."""
+    if worker._caller.left_behind():
+        worker._caller.abandon()
+        worker._store.announce(worker.worker_id)

@@ -122,13 +122,6 @@ class Worker:
     def close(self) -> None:
         self._caller.close()
 
-    def linger(self) -> None:
-        """Functions that were abandoned in their threads run on: this worker is not known as dead before its process
-        is, and that ends without waiting for them."""
-        if self._caller.left_behind():
-            self._caller.abandon()
-            self._store.announce(self.worker_id)
-
     def interrupt(self, run_id: str, generation: int) -> None:
         """The run was cancelled in that generation: end its execution here, if there is one."""
         if run_id in self._executing and self._executing[run_id][0].lease.generation == generation:

@@ -178,7 +178,9 @@ class Durably(Scheduling):
         self._worker.close()
         await self._store.close(at_once=late)
         if late:
-            self._worker.linger()
+            from durably_web.stopping import linger
+
+            linger(self._worker)
 
     async def _finish(self) -> None:
         if self._retention is not None:
