@@ -31,7 +31,17 @@ _UNDO = "number stepName"
 _VALUES = ("step:complete", "run:coalesced")
 
 # What a replay needs, as a claim reads it.
-_REPLAYED = ("step:complete", "step:fail", "step:retry", "step:wait", "log:write", "run:retry", "run:undo")
+_REPLAYED = (
+    "step:complete",
+    "step:fail",
+    "step:retry",
+    "step:wait",
+    "log:write",
+    "run:retry",
+    "run:undo",
+    "run:patched",
+    "step:unasked",
+)
 
 
 def exported(whole: Whole, codec: Codec) -> dict[str, Any]:

@@ -195,6 +195,22 @@ def _fail() -> None:
     raise ValueError("so it is")
 
 
+async def the_answers_of_patches_are_replayed(backend: Backend) -> None:
+    def code(patched: bool) -> Callable[[Step, Any], Any]:
+        async def code(step: Step, input: Any) -> Any:
+            first = await step.run("first", calls.give, 1)
+            if patched and step.patched("p"):
+                await step.run("new", calls.give, 2)
+            return [first, await step.run("last", calls.give, 3)]
+
+        return code
+
+    async with World(backend) as world:
+        for has in (True, False):
+            export = await _completed(world, code(has))
+            assert (await _replayed(export, code(True))).differences == [], has
+
+
 async def a_run_under_way_goes_on_with_its_next_steps(backend: Backend) -> None:
     async def code(step: Step, input: Any) -> Any:
         await step.run("first", calls.give, 1)
