@@ -71,6 +71,8 @@ class Execution(Replaying):
         self.taken: set[int] = set()
         # How steps that were asked for can be undone, by key; and who does it, once that has begun.
         self.undos: dict[str, Undo] = {}
+        # A result that can be undone is stored, or on its way.
+        self.keeps_undos = False
         self.heir: Execution | None = None
         self._stopping = False
         self._told_to_stop = False

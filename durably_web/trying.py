@@ -120,7 +120,9 @@ async def once(
             raise
         execution.check_storing()
         undo = execution.undos.get(key) if execution.undos else None
-        effects = None if undo is None else undo.effects
+        effects = None
+        if undo is not None:
+            execution.keeps_undos, effects = True, undo.effects
         await execution.append(Draft("step:complete", key, text, value, started_at, clock.now(), effects, kind="run"))
     except asyncio.CancelledError:
         execution.tell_of_cancellation(key)

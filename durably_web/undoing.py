@@ -118,8 +118,8 @@ def dropping(lease: Lease) -> Effects:
 
 async def undo_first(execution: Execution, detail: dict[str, Any], step_name: str | None) -> Ending | None:
     """Undo what can be undone, and let the run fail then. `None` when there is nothing."""
-    # What was executing when its time was over may just be on its way to the store.
-    if not execution._executing:
+    # A result that nobody waits for any more may still be on its way, and is not seen yet.
+    if not execution.keeps_undos:
         found = await execution.environment.store.read(operations.undos_of(execution.lease.run_id))
         if not found:
             return None

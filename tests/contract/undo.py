@@ -13,12 +13,12 @@ from durably_web.jobs import Job, job
 from durably_web.replay import replay
 from durably_web.retry import Retry
 from durably_web.steps import Step
-from durably_web.store.batch import Executor
+from durably_web.store.batch import Batch, Executor, Rows
 from tests.contract import Backend, needs
 from tests.contract.values import SealedWorld
-from tests.support.executors import Fault, FaultyExecutor, SuspendingExecutor
+from tests.support.executors import Fault, FaultyExecutor, SuspendingExecutor, Wrapper
 from tests.support.scenes import LONG, becomes, move, run_of, settled, step_of, types_of
-from tests.support.world import Gate, Heard, World, bounded, raised, turns
+from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
 
 
 class Books:
@@ -348,6 +348,51 @@ async def a_run_that_takes_too_long_is_undone_without_a_limit(backend: Backend) 
             slow._open.clear()
             assert books.undone == ["hotel"] * (n + 1)
             assert str((await run_of(durably, handle.id)).error).startswith("TimeoutError: the run took longer")
+
+
+class _Overtaken(Wrapper):
+    """Lets reads overtake the write of a result that can be undone; it comes in with the next write."""
+
+    def __init__(self, inner: Executor) -> None:
+        super().__init__(inner)
+        self.late: asyncio.Task[list[Rows]] | None = None
+        self._next = asyncio.Event()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if self.late is None and any("INTO durably_undos" in statement.sql for statement in batch.statements):
+            self.late = asyncio.get_running_loop().create_task(self._run_late(batch))
+            # Whoever sent it may be gone: it arrives.
+            return await asyncio.shield(self.late)
+        if self.late is not None and batch.mode == "write":
+            self._next.set()
+            await asyncio.wait([self.late])
+        return await self.inner.run(batch)
+
+    async def _run_late(self, batch: Batch) -> list[Rows]:
+        await self._next.wait()
+        return await self.inner.run(batch)
+
+
+async def a_result_that_is_on_its_way_when_the_time_is_over_is_undone(backend: Backend) -> None:
+    made: list[_Overtaken] = []
+    books = Books()
+
+    def through(inner: Executor) -> Executor:
+        made.append(_Overtaken(inner))
+        return made[-1]
+
+    @job(timeout=60)
+    async def late(step: Step, input: dict[str, Any]) -> None:
+        await step.run("a", books.do, "a", undo=books.undo)
+
+    async with World(backend) as world:
+        durably = await world.started(late, polling_interval=LONG, stale_threshold=LONG, through=through)
+        handle = await durably.trigger(late)
+        await until(lambda: made[-1].late is not None)
+        await move(world, 61)
+        await raised(RunFailed, bounded(handle.result()))
+        assert books.entries == ["a", "-a"]
+        assert await _rows(world) == []
 
 
 async def an_undo_may_take_longer_than_the_run(backend: Backend) -> None:

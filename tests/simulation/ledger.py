@@ -71,9 +71,11 @@ class Ledger:
         self.trace.check(known, f"run {run_id} was given {value!r} by {key}, and stored {run.ever.get(key)}")
         process = PROCESS.get()
         if run.undone[key] and run.results.get(key) != ("step:complete", plain):
-            # Only whoever does not know that the run is another's by now.
+            # Only whoever does not know that the run is another's by now, or who looks how it is undone.
             current = process is not None and run.status == "leased" and self.model.is_owner(run, process)
-            self.trace.check(not current, f"run {run_id} was given {value!r} by {key}, which is undone")
+            self.trace.check(
+                not current or run.undoing is not None, f"run {run_id} was given {value!r} by {key}, which is undone"
+            )
             return
         before = self.results.setdefault((run_id, key, run.undone[key]), plain)
         self.trace.check(before == plain, f"run {run_id} was given {before!r} by {key}, and then {value!r}")
