@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The browser has no terminal: the command line stays at home, and so does what only it needs. Tests get what they need
 # beside the site (pyodide_dist.py).
 LEFT_OUT = (
+    "durably_web/blocking/",
     "durably_web/cli/",
     "durably_web/server/",
     "durably_web/site/",
