@@ -154,13 +154,6 @@ _SUMMARIES = {
     ("POST", "/pause"): "Let nobody go on with a run, or begin one of a job",
     ("POST", "/resume"): "Take a pause back",
     ("POST", "/purge"): "Delete runs that ended long ago",
-    ("PUT", "/schedule"): "Let a job run again and again; the same again changes nothing",
-    ("GET", "/schedules"): "All schedules, by their names",
-    ("GET", "/schedule"): "One schedule",
-    ("POST", "/schedule/pause"): "Let a schedule tick no more",
-    ("POST", "/schedule/resume"): "Let a paused schedule tick again, from now on",
-    ("POST", "/schedule/trigger"): "Ask for a run of a schedule now",
-    ("DELETE", "/schedule"): "Delete a schedule; its runs stay",
     ("PUT", "/schedule"): "Let a job run again and again",
     ("GET", "/schedule"): "One schedule",
     ("GET", "/schedules"): "All schedules",
@@ -188,18 +181,6 @@ _ANSWERS: dict[tuple[str, str], Schema] = {
     ("POST", "/purge"): _COUNT,
     **{("POST", f"/{verb}"): _DONE for verb in "signal cancel retry retrigger fork pause resume".split()},
     ("DELETE", "/run"): _DONE,
-    ("GET", "/schedules"): _list(_ref("Schedule")),
-    ("POST", "/schedule/trigger"): _ref("Triggered"),
-    ("DELETE", "/schedule"): _DONE,
-    **{
-        route: _ref("Schedule")
-        for route in (
-            ("PUT", "/schedule"),
-            ("GET", "/schedule"),
-            ("POST", "/schedule/pause"),
-            ("POST", "/schedule/resume"),
-        )
-    },
     **{("POST", f"/runs/{verb}"): _COUNT for verb in "cancel retry pause resume delete".split()},
 }
 
@@ -207,7 +188,6 @@ _BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/trigger"): _ref("Trigger"),
     ("POST", "/trigger-many"): _ref("TriggerMany"),
     ("POST", "/signal"): _ANY,
-    ("PUT", "/schedule"): _ref("ScheduleAsked"),
     ("PUT", "/schedule"): _ref("Scheduling"),
     ("POST", "/purge"): {
         "oneOf": [
@@ -262,40 +242,6 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
         | {"additionalProperties": False},
         "TriggerMany": _object("*", jobName=name, items=_list(item) | {"maxItems": limits.items})
         | {"additionalProperties": False},
-        "ScheduleAsked": _object(
-            "jobName",
-            name=name,
-            jobName=name,
-            cron=_TEXT | {"description": "Either this, or everyMs."},
-            everyMs=_MILLISECONDS,
-            timezone=_TEXT,
-            input=_ANY,
-            labels=labels,
-            priority=asked["priority"],
-            missed={"enum": ["skip", "one", "all"]},
-            overlap={"enum": ["skip", "queue", "allow"]},
-            catchUpWindowMs=_MILLISECONDS,
-        )
-        | {"additionalProperties": False},
-        "Schedule": _object(
-            "*",
-            name=_TEXT,
-            jobName=_TEXT,
-            cron=_TEXT_OR_NULL,
-            everyMs={"type": ["number", "null"]},
-            timezone=_TEXT_OR_NULL,
-            input=_ANY,
-            labels=known_labels,
-            priority={"type": "integer"},
-            missed={"enum": ["skip", "one", "all"]},
-            overlap={"enum": ["skip", "queue", "allow"]},
-            catchUpWindowMs={"type": ["number", "null"]},
-            paused={"type": "boolean"},
-            nextAt=_INSTANT_OR_NULL,
-            lastAt=_INSTANT_OR_NULL,
-            createdAt=_INSTANT,
-            updatedAt=_INSTANT,
-        ),
         "Triggered": _object("*", runId=_ID, disposition={"enum": ["created", "idempotent", "coalesced"]}),
         "Run": _object(
             "id jobName status input output error labels progress createdAt startedAt completedAt stepCount "
