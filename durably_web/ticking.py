@@ -76,18 +76,14 @@ class Ticking:
             return math.inf
         if self._stuck is not None and self._stuck[0] == next_at:
             next_at = self._stuck[1]
-        elapsed = _CHECK_SECONDS if self._checked is None else self._clock.monotonic() - self._checked
-        # Also when time has gone back.
-        if not 0 <= elapsed < _CHECK_SECONDS:
-            elapsed = _CHECK_SECONDS
-        wait = min(max(0, next_at - self._clock.now()) / 1000, _CHECK_SECONDS - elapsed)
+        wait = min(max(0, next_at - self._clock.now()) / 1000, self._until_check())
         trouble = self._troubles.get("")
         return wait if trouble is None else max(wait, trouble.until - self._clock.monotonic())
 
     async def work(self, *, patient: bool = False) -> bool:
         """Fire what is due; tell whether there may be new runs. What fails is told, and tried again after a while."""
         try:
-            if self._checked is None or not 0 <= self._clock.monotonic() - self._checked < _CHECK_SECONDS:
+            if self._until_check() == 0:
                 await self._correct()
                 self._checked = self._clock.monotonic()
             fired = await self._fire_all(patient)
@@ -99,6 +95,13 @@ class Ticking:
         except Exception as error:
             self._put_off("", "firing schedules", error)
             return False
+
+    def _until_check(self) -> float:
+        """Seconds until the schedules are to be looked through for moments that cannot be."""
+        elapsed = _CHECK_SECONDS if self._checked is None else self._clock.monotonic() - self._checked
+        # Also when time has gone back. What is left of less than a millisecond is an error of rounding, and no timer
+        # would be over later than now.
+        return _CHECK_SECONDS - elapsed if 0 <= elapsed < _CHECK_SECONDS - 0.001 else 0
 
     async def _fire_all(self, patient: bool) -> bool:
         now = self._clock.now()
