@@ -29,15 +29,17 @@ class Hooks:
     """What somebody wants to be around executions; `None` costs nothing.
 
     `around_run` is awaited in the place of `Execution.run`, and awaits that; it is called once for each lease.
-    `around_step` is entered for each call of a step's function. `at_trigger` is asked where a run is asked for, and
+    `before_step` is awaited before each call of a step's function, with the step's key, and `around_step` is entered
+    for it. `at_trigger` is asked where a run is asked for, and
     what it gives is the `data` of the run's first journal entry. `watched` is given the coroutine of each execution,
     and gives the one that is made a task of.
     """
 
-    __slots__ = ("around_run", "around_step", "at_trigger", "watched")
+    __slots__ = ("around_run", "around_step", "at_trigger", "before_step", "watched")
 
     def __init__(self) -> None:
         self.around_run: Callable[[Execution], Coroutine[Any, Any, object]] | None = None
+        self.before_step: Callable[[str], Coroutine[Any, Any, None]] | None = None
         self.around_step: Callable[[Lease, str, int], AbstractContextManager[object]] | None = None
         self.at_trigger: Callable[[], str | None] | None = None
         self.watched: Watch | None = None

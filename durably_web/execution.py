@@ -63,6 +63,7 @@ class Execution(Replaying):
         self._store = environment.store
         self._emitter = environment.emitter
         self.around_step = environment.hooks.around_step
+        self._before_step = environment.hooks.before_step
         self.caller = caller
         self.job = job
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
@@ -232,13 +233,15 @@ class Execution(Replaying):
     def begin_at_once(self) -> int | None:
         """As `begin`, where nothing is to be waited for; otherwise `None`."""
         now = self._clock.now()
-        if self._ending is not None or self._stopping or now >= self.expires_at:
+        if self._ending is not None or self._stopping or now >= self.expires_at or self._before_step is not None:
             return None
         return None if self._clock.monotonic() - self._last_turn > TURN_SECONDS else now
 
     async def begin(self, key: str | None = None) -> int:
         """Before anything new happens, such as a call of the function of step `key`: the lease holds, and nobody wants
         the run to stop. Gives the time."""
+        if key is not None and self._before_step is not None:
+            await self._before_step(key)
         self.check()
         # Here, and not behind a step: branches go on in the order in which their results were stored.
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:

@@ -239,6 +239,7 @@ class VirtualDurably(Durably):
         self._worker._caller._offloader = Nearby(self._worker._caller)  # type: ignore[assignment]
         hooks = self._environment.hooks
         hooks.around_run = self._around_run
+        hooks.before_step = self._before_step
         if self._witness is not None:
             process.watcher = watcher = self._witness.watcher
             hooks.watched = lambda run_id, coroutine: watcher.dress(coroutine)
@@ -246,21 +247,14 @@ class VirtualDurably(Durably):
     async def _around_run(self, execution: Any) -> object:
         process = self._process
         process.executions.append(execution)
-        at_once, begin = execution.begin_at_once, execution.begin
-
-        async def dying(key: str | None = None) -> int:
-            if key in self._unborn:
-                self._die(self._unborn.pop(key))
-                await asyncio.get_running_loop().create_future()
-            now: int = await begin(key)
-            return now
-
-        # Nothing is begun at once while somebody is to die first.
-        execution.begin_at_once = lambda: None if self._unborn else at_once()
-        execution.begin = dying
         if self._witness is None:
             return await execution.run()
         return await self._witness.around(execution)
+
+    async def _before_step(self, key: str) -> None:
+        if key in self._unborn:
+            self._die(self._unborn.pop(key))
+            await asyncio.get_running_loop().create_future()
 
     async def _take_over(self) -> None:
         """After a death: the next life."""

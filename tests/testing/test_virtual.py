@@ -227,6 +227,22 @@ async def test_the_loop_is_as_before() -> None:
 # -- crashes ---------------------------------------------------------------------------------------------
 
 
+async def test_a_crash_around_an_undo() -> None:
+    @job
+    async def trip(step: Step, input: dict[str, Any]) -> None:
+        await step.run("hotel", note, "hotel", undo=lambda booked: note(f"-{booked}"))
+        raise ValueError("no flight")
+
+    for crash, calls in (("crash_before", 1), ("crash_during", 2), ("crash_after", 1)):
+        called.clear()
+        async with engine(jobs=[trip]) as durably:
+            run = await durably.trigger(trip, {})
+            getattr(durably, crash)("hotel#undo")
+            with pytest.raises(RunFailed, match="no flight"):
+                await run.result()
+            assert called == ["hotel", *["-hotel"] * calls]
+
+
 async def test_a_crash_before_during_and_after_a_step() -> None:
     for crash, calls in (("crash_before", 1), ("crash_during", 2), ("crash_after", 1)):
         called.clear()
