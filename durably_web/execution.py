@@ -202,7 +202,13 @@ class Execution(Replaying):
             return self.replay(stored, "run", fn)
         if self.history.waits and (refused := self.refused(key, "run")) is not None:
             return refused
-        return trying.until_done(self, key, fn, args, *policies) if policies else trying.once(self, key, fn, args)
+        return self.tried(key, fn, args, *policies) if policies else trying.once(self, key, fn, args)
+
+    def tried(
+        self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """The coroutine of a new step that has policies."""
+        return trying.until_done(self, key, fn, args, *policies)
 
     def item(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any) -> Coroutine[Any, Any, Any]:
         """The same for one of many, whose key has been counted, and of which nobody sees in what order they end."""
@@ -212,7 +218,7 @@ class Execution(Replaying):
         if self.history.waits and (refused := self.refused(key, "run")) is not None:
             return refused
         return (
-            trying.until_done(self, key, fn, args, *policies)
+            self.tried(key, fn, args, *policies)
             if policies != (None, None, False)
             else trying.once(self, key, fn, args)
         )

@@ -312,6 +312,11 @@ class _Replay(Execution):
             return self.replay(stored, "run", fn, in_order)
         return self.refused(key, "run") or self._stop_at(key)
 
+    def tried(
+        self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], *policies: Any
+    ) -> Coroutine[Any, Any, Any]:
+        return self._stop_at(key)
+
     def waiting_step(
         self, key: str, kind: Kind, begin: Callable[[str], Coroutine[Any, Any, T]]
     ) -> Coroutine[Any, Any, T]:

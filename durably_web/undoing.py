@@ -57,7 +57,7 @@ def undoable(
         return execution.replay(stored, "run", fn)
     if execution.history.waits and (refused := execution.refused(key, "run")) is not None:
         return refused
-    trial = trying.until_done(execution, key, fn, args, *policies)
+    trial = execution.tried(key, fn, args, *policies)
     return _again(execution, key, trial) if key in execution.history.undone else trial
 
 

@@ -13,6 +13,7 @@ from durably_web.codec import JsonCodec
 from durably_web.errors import InvalidInput, NotFound
 from durably_web.jobs import Job, job
 from durably_web.replay import Replay, replay
+from durably_web.retry import Retry
 from durably_web.steps import Step
 from tests.contract import Backend
 from tests.support.scenes import LONG, becomes, move
@@ -243,6 +244,29 @@ async def a_failed_run_may_go_on_with_mended_code(backend: Backend) -> None:
         assert (await _replayed(export, broken)).differences == []
         replayed = await _replayed(export, _straight)
         assert (replayed.differences, replayed.goes_on_with) == ([], ["second"])
+
+
+async def a_new_step_with_an_undo_is_not_executed(backend: Backend) -> None:
+    async def old(step: Step, input: Any) -> Any:
+        await step.run("hotel", calls.give, 1)
+        await step.wait_for_signal("go")
+
+    async def new(step: Step, input: Any) -> Any:
+        await step.run("hotel", calls.give, 1, undo=calls.give)
+        await asyncio.gather(
+            step.run("car", calls.give, 2, undo=calls.give),
+            step.map("many", calls.give, [3, 4], undo=calls.give),
+            step.run("train", calls.give, 5, retry=Retry(max_attempts=3)),
+        )
+        await step.wait_for_signal("go")
+
+    async with World(backend) as world:
+        durably = await world.started(_job(old), polling_interval=LONG)
+        handle = await durably.trigger("work")
+        await becomes(durably, handle.id, "waiting")
+        replayed = await _replayed(await durably.export_run(handle.id), new)
+        assert sorted(replayed.goes_on_with) == ["car", "many[0]", "many[1]", "train"]
+        assert {one.what for one in replayed.differences} == {"new"}
 
 
 # -- changed code ----------------------------------------------------------------------------------------
