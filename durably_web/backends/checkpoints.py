@@ -10,6 +10,7 @@ on while another one of ours holds the right to write: in a transaction that wri
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 _FIRST_AFFECTED = (3, 7, 0)
@@ -19,6 +20,7 @@ _REPAIRED_LINES = {(3, 44): 6, (3, 50): 7}
 
 # As long as SQLite lets the log become by itself.
 _PAGES = 1000
+_PAGE_SIZE = 4096
 # So many writes until it may be that long, to begin with, and at least and at most.
 _WRITES, _FEWEST_WRITES, _MOST_WRITES = 100, 10, 1000
 
@@ -41,8 +43,13 @@ class Checkpoints:
         self._between = _WRITES
 
     def take_over(self, writer: sqlite3.Connection) -> None:
-        """Let the writer make none by itself."""
+        """Let the writer make none by itself.
+
+        Who closes before one is due leaves it to the next. So where the log is long already, the first write makes one.
+        """
         writer.execute("PRAGMA wal_autocheckpoint = 0")
+        if self._log_size() > _PAGES * _PAGE_SIZE:
+            self._writes = self._between
 
     def is_due(self) -> bool:
         """Asked once before each write."""
@@ -73,6 +80,12 @@ class Checkpoints:
         finally:
             self._writes = 0
             writer.execute("ROLLBACK")
+
+    def _log_size(self) -> int:
+        try:
+            return os.path.getsize(f"{self._path}-wal")
+        except OSError:
+            return 0
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)

@@ -123,6 +123,22 @@ async def test_the_log_stays_about_as_long_as_sqlite_lets_it(tmp_path: Path, mon
         await executor.close()
 
 
+async def test_the_log_stays_so_also_where_writers_are_short_lived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them writes until a checkpoint is due, and one that only looks on keeps SQLite from tidying up."""
+    path = tmp_path / "app.db"
+    onlooker = await _opened(path, AFFECTED, monkeypatch)
+    for _ in range(50):
+        executor = await _opened(path, AFFECTED, monkeypatch)
+        for _ in range(5):
+            await _write(executor, "x" * 100_000)
+        await executor.close()
+    assert _size(f"{path}-wal") < 4096 * 1100 + 2 * 5 * 1.1 * 100_000
+    assert await _ask(onlooker, "SELECT count(*) FROM mine") == 250
+    await onlooker.close()
+
+
 async def test_a_checkpoint_that_fails_does_no_harm_to_the_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
