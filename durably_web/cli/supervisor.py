@@ -79,7 +79,13 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             began = loop.time()
-            code = await self._live(number)
+            try:
+                code = await self._live(number)
+            except OSError as error:
+                # No memory or no process to be had, for now: the others go on.
+                code, ending = 1, f"could not be begun: {error}"
+            else:
+                ending = _ending(code)
             if self._stopping.is_set():
                 return
             if code == MISTAKE:
@@ -88,7 +94,7 @@ class _Supervisor:
                 return
             if loop.time() - began >= HEALTHY:
                 delay = FIRST_DELAY
-            self._say(f"worker {number} {_ending(code)}; another one begins in {readable(delay)}")
+            self._say(f"worker {number} {ending}; another one begins in {readable(delay)}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LONGEST_DELAY)

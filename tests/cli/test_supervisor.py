@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,30 @@ async def test_one_that_lived_long_is_replaced_without_more_ado(monkeypatch: pyt
     os.kill(os.getpid(), signal.SIGINT)
     assert await asyncio.wait_for(running, SECONDS) == 0
     assert {line.rpartition(" in ")[2] for line in told.lines if "SIGABRT" in line} == {"1 ms"}
+
+
+async def test_one_that_cannot_be_begun_is_begun_later_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.001)
+    begin = asyncio.create_subprocess_exec
+    begun = 0
+
+    async def begins_sometimes(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal begun
+        begun += 1
+        if begun in (2, 3):
+            raise BlockingIOError(errno.EAGAIN, "no process to be had")
+        return await begin(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", begins_sometimes)
+    told = Told()
+    running = asyncio.create_task(supervise(program("import signal; signal.pause()"), 2, told))
+    await told.until(lambda lines: running.done() or sum(" is process " in line for line in lines) == 2)
+    failures = [line for line in told.lines if "could not be begun" in line]
+    assert [line.rpartition(" in ")[2] for line in failures] == ["1 ms", "2 ms"]
+    assert all("no process to be had" in line for line in failures)
+    assert begun == 4 and not any("killed" in line for line in told.lines)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, SECONDS) == 0
 
 
 async def test_a_mistake_ends_them_all(tmp_path: Path) -> None:
