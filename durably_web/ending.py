@@ -40,8 +40,11 @@ async def complete(execution: Execution, output: str) -> Ending:
 
 async def fail(execution: Execution, error: BaseException) -> Ending:
     """The job raised: the run fails, or is tried again as its policy asks for."""
-    text = failures.describe(error)
     retry, attempt = execution.job.options.retry, execution.history.run_tries + 1
+    if execution.mismatch is not None:
+        # Also where the job has made another error of it. It would be the same the next time.
+        retry, error = None, execution.mismatch
+    text = failures.describe(error)
     if retry is not None and isinstance(error, Exception):
         try:
             again = retry.covers(error, attempt)

@@ -63,7 +63,6 @@ class Execution(Replaying):
         self._store = environment.store
         self._emitter = environment.emitter
         self.around_step = environment.hooks.around_step
-        self._before_step = environment.hooks.before_step
         self.caller = caller
         self.job = job
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
@@ -246,8 +245,8 @@ class Execution(Replaying):
     async def begin(self, key: str | None = None) -> int:
         """Before anything new happens, such as a call of the function of step `key`: the lease holds, and nobody wants
         the run to stop. Gives the time."""
-        if key is not None and self._before_step is not None:
-            await self._before_step(key)
+        if self._before_step is not None and (key is not None or self.mismatch is not None):
+            await self._before_step(key or "")
         self.check()
         # Here, and not behind a step: branches go on in the order in which their results were stored.
         if self._clock.monotonic() - self._last_turn > TURN_SECONDS:
@@ -267,8 +266,11 @@ class Execution(Replaying):
 
     async def park(self, wait: Wait) -> None:
         """Wait for something; it may not have come when this returns."""
-        await self.waits.park(wait)
+        if self.mismatch is None:
+            await self.waits.park(wait)
         self.check()
+        if self.mismatch is not None:
+            await self._raise_mismatch("")
 
     async def read(self, operation: Operation[T]) -> T:
         """Ask the store something. Where it cannot answer, the run goes on later."""
@@ -397,7 +399,9 @@ class Execution(Replaying):
         self.end(RunTimedOut())
 
     def _wait_for(self, awaited: Awaited) -> None:
-        if self._ending is None and not self._stopping:
+        if self.mismatch is not None:
+            self.waits.wake()
+        elif self._ending is None and not self._stopping:
             self._awaited = awaited
             self.end(RunSuspended())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from durably_web import codec, failures, shapes
 from durably_web.arguments import check_step_name
@@ -38,6 +38,7 @@ class Replaying:
         self.history = History(lease.entries)
         self.order = Order(self.history.outcomes.values())
         self.mismatch: ReplayMismatch | None = None
+        self._before_step = environment.hooks.before_step
         # The names that `step.patched` was asked with.
         self.asked_patches: set[str] = set()
         self._clock = environment.clock
@@ -75,7 +76,16 @@ class Replaying:
         )
         error.step = key
         self.mismatch = self.mismatch or error
+        self._before_step = self._raise_mismatch
         raise error
+
+    async def _raise_mismatch(self, key: str) -> NoReturn:
+        """Stands before every new step from then on: what the job does with such an error is not so."""
+        assert self.mismatch is not None
+        # A job that tries it again and again must not stop all others.
+        await self._next_turn()
+        self.check()
+        raise self.mismatch
 
     async def replay(
         self, stored: StoredEntry, kind: Kind, fn: Callable[..., Any] | None = None, in_order: bool = True

@@ -72,6 +72,8 @@ def patched(execution: Execution, name: str) -> bool:
     execution.asked_patches.add(name)
     patches = execution.history.patches
     if name not in patches:
+        if execution.mismatch is not None:
+            raise execution.mismatch
         patches[name] = execution.is_at_the_end
         _note(execution, "run:patched", None, {"name": name, "patched": patches[name]})
     return patches[name]

@@ -112,6 +112,11 @@ class Waits:
             self._considering = True
             asyncio.get_running_loop().call_soon(self._look)
 
+    def wake(self) -> None:
+        """Let all branches look for themselves."""
+        for wait in self._waiting:
+            wait.wake()
+
     def close(self) -> None:
         """The execution is over."""
         self._closed = True

@@ -726,6 +726,114 @@ async def a_mismatch_names_the_step(backend: Backend) -> None:
         assert [error.step for error in seen] == ["name"]
 
 
+async def nothing_is_begun_behind_a_mismatch(backend: Backend) -> None:
+    """Whatever the job makes of it; and the policy of the job does not try it again."""
+
+    async def old(step: Step, input: Any) -> Any:
+        await step.run("name", lambda: 1)
+        await step.wait_for_signal("go")
+
+    async def asks(step: Step) -> None:
+        await step.sleep("name", 1)
+
+    async def suppresses(step: Step) -> None:
+        with contextlib.suppress(ReplayMismatch):
+            await asks(step)
+
+    @job
+    async def child(step: Step, input: dict[str, Any]) -> None:
+        ran.give("child")
+
+    async def wraps(step: Step, ran: Ran) -> None:
+        try:
+            await asks(step)
+        except ReplayMismatch as error:
+            raise ValueError("wrapped") from error
+
+    async def goes_on(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.run("new", ran.give, "new")
+
+    async def goes_on_with_policies(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.run("new", ran.give, "new", retry=Retry(max_attempts=3))
+
+    async def goes_on_with_many(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.map("new", ran.give, ["new"])
+
+    async def goes_on_with_an_undo(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.run("new", ran.give, "new", undo=ran.give)
+
+    async def calls(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.call("child")
+
+    async def triggers(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.trigger("child")
+
+    async def sleeps(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.sleep("new", 1000)
+
+    async def waits(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        await step.wait_for_signal("never")
+
+    async def waits_beside(step: Step, ran: Ran) -> None:
+        await asyncio.gather(
+            step.wait_for_signal("beside"), step.sleep("beside too", 1000), asks(step), return_exceptions=True
+        )
+
+    async def insists(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        for n in range(100):
+            with contextlib.suppress(Exception):
+                await step.run(f"new {n}", ran.give, n)
+
+    async def asks_for_a_patch(step: Step, ran: Ran) -> None:
+        await suppresses(step)
+        step.patched("p")
+
+    async with World(backend) as world:
+        for go_on in (
+            wraps,
+            goes_on,
+            goes_on_with_policies,
+            goes_on_with_many,
+            goes_on_with_an_undo,
+            calls,
+            triggers,
+            sleeps,
+            waits,
+            waits_beside,
+            insists,
+            asks_for_a_patch,
+        ):
+            ran = Ran()
+
+            async def new(
+                step: Step, input: Any, go_on: Callable[[Step, Ran], Coroutine[Any, Any, None]] = go_on, ran: Ran = ran
+            ) -> Any:
+                await go_on(step, ran)
+
+            durably = await world.started(_job(old), child, polling_interval=LONG)
+            handle = await durably.trigger("work")
+            await becomes(durably, handle.id, "waiting")
+            durably = await _moved(world, durably, _job(new, retry=Retry(max_attempts=3)), child)
+            await durably.signal(handle.id, "go")
+            await _becomes_failed(durably, handle.id)
+            run = await run_of(durably, handle.id)
+            assert (run.error or "").startswith("ReplayMismatch: step 'name'"), (go_on.__name__, run)
+            assert ran.counts == {}, go_on.__name__
+            names = {one.name for one in await durably.get_steps(handle.id)}
+            assert names - {"beside", "beside too"} == {"name", "go"}, go_on.__name__
+            assert await _events(durably, handle.id, "run:retry", "run:patched") == [], go_on.__name__
+            await durably.stop()
+
+
 # -- a failure at every moment ---------------------------------------------------------------------------
 
 
