@@ -68,13 +68,17 @@ class Background:
 
         Returns after two seconds also where a callback of the loop does not come back.
         """
+        self.end(last)
+        self._thread.join(_SECONDS_TO_END)
+
+    def end(self, last: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """As `close`, and wait for nothing: it may be called on any thread, also on its own."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._last = last
                 self._loop.call_soon_threadsafe(self._loop.stop)
         _running.discard(self)
-        self._thread.join(_SECONDS_TO_END)
 
     def _run(self) -> None:
         loop = self._loop

@@ -34,7 +34,15 @@ class Base:
         self._listeners: dict[object, tuple[str, Listener, Callable[[], object]]] = {}
         self._lock = threading.Lock()
         self._background: Background | None = None
+        self._forget: Callable[[], object] = _nothing
         _all.add(self)
+
+    def _begin(self, action: Callable[[Engine], Awaitable[None]]) -> None:
+        """Ask for what lets it execute runs: from here on it is kept until it is stopped, whoever refers to it."""
+        self._ask(action)
+        with self._lock:
+            if self._background is not None:
+                _executing.add(self)
 
     def _ask(self, question: Callable[[Engine], Awaitable[T]]) -> T:
         refuse_where_a_loop_runs()
@@ -60,6 +68,10 @@ class Base:
                     background.close()
                     raise
                 self._background = background
+                # One that nobody refers to any more, and that executes nothing, takes its thread with it.
+                forgotten = weakref.finalize(self, background.end, self._engine.stop)
+                forgotten.atexit = False
+                self._forget = forgotten.detach
             return self._background
 
     def _close(self, timeout: Duration | None) -> None:
@@ -76,6 +88,8 @@ class Base:
                 stopped = True
             finally:
                 self._background = None
+                self._forget()
+                _executing.discard(self)
                 self._renew()
                 background.close(None if stopped else engine.abandon)
 
@@ -106,6 +120,7 @@ class Base:
         # A thread of the parent may hold it.
         self._lock = threading.Lock()
         forsake(self._engine)
+        self._forget()
         self._background = None
         self._renew()
 
@@ -119,11 +134,21 @@ class Base:
                 threads.abandon_all()
 
 
+def _nothing() -> None:
+    """There is nothing to forget."""
+
+
 _all: weakref.WeakSet[Base] = weakref.WeakSet()
+
+_executing: set[Base] = set()
+"""Those that execute runs: they do so, and are stopped at the exit, also where nobody else refers to them."""
 
 
 def _in_the_child() -> None:
-    for each in list(_all):
+    each_of_them = list(_all)
+    # The child executes nothing unless it says so itself.
+    _executing.clear()
+    for each in each_of_them:
         each._begin_again()
 
 

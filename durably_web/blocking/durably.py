@@ -99,11 +99,11 @@ class Durably(Scheduling):
 
     def start(self) -> None:
         """Begin to execute runs in the background, in this process. Safe to call again."""
-        self._ask(Engine.start)
+        self._begin(Engine.start)
 
     def init(self) -> None:
         """`migrate`, then `start`. Safe to call again."""
-        self._ask(Engine.init)
+        self._begin(Engine.init)
 
     def run_forever(self, *, stop_timeout: Duration | None = None) -> None:
         """Execute runs in this thread, in an engine of its own, until SIGTERM or SIGINT; then stop it within

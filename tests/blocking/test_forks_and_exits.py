@@ -251,6 +251,68 @@ tell(run.id)
     assert connection.execute("SELECT id, status FROM durably_runs").fetchall() == [(told[0][0], "pending")]
 
 
+def test_an_exit_stops_one_that_nobody_refers_to(root: Path, tmp_path: Path) -> None:
+    execute(
+        root,
+        tmp_path,
+        """
+import gc, durably_web
+began = threading.Event()
+@durably_web.job
+async def slow(step, input: dict) -> None:
+    def work():
+        began.set()
+        threading.Event().wait(0.1)  # the exit comes while it executes
+    await step.run("slow", work)
+    await step.run("next", lambda: 1)
+def begin():
+    engine = Durably("app.db", jobs=[slow])
+    engine.start()
+    engine.trigger(slow)
+begin()
+gc.collect()
+began.wait(30)
+""",
+    )
+    assert os.listdir(tmp_path) == ["app.db"]
+    connection = sqlite3.connect(tmp_path / "app.db")
+    names = connection.execute("SELECT step_name FROM durably_journal WHERE type = 'step:complete'").fetchall()
+    assert names == [("slow",)]
+    assert connection.execute("SELECT status, crashes FROM durably_runs").fetchall() == [("pending", 0)]
+
+
+def test_one_that_nobody_refers_to_and_that_executes_nothing_is_closed(root: Path, tmp_path: Path) -> None:
+    """Also in the child of a fork, where its thread is the parent's."""
+    told = execute(
+        root,
+        tmp_path,
+        """
+import gc, time
+def forget():
+    gc.collect()
+    deadline = time.monotonic() + 20
+    for thread in threading.enumerate():
+        if thread.name == "durably":
+            thread.join(max(0, deadline - time.monotonic()))
+    return threading.active_count()
+def ask():
+    Durably("app.db").stats()
+for _ in range(10):
+    ask()
+tell("parent", forget(), os.listdir("."))
+engine = Durably("app.db")
+engine.stats()
+child = os.fork()
+if child == 0:
+    del engine
+    tell("child", forget())
+    sys.exit(0)
+tell("ended", os.waitpid(child, 0)[1], engine.stats().total)
+""",
+    )
+    assert told == [["parent", 1, ["app.db"]], ["child", 1], ["ended", 0, 0]]
+
+
 @pytest.mark.parametrize("name", ["stuck", "holds_up", "sleeps"])
 def test_what_does_not_end_does_not_keep_the_process(root: Path, tmp_path: Path, name: str) -> None:
     """A step in a thread, code that holds up the loop, and a step that waits for an hour."""
