@@ -75,6 +75,8 @@ class Exported(NamedTuple):
     attempt: int
     started_at: int
     code: str | None
+    schedule: str | None
+    scheduled_at: int | None
     entries: list[StoredEntry]
     values: str
 
@@ -107,6 +109,8 @@ def read(export: Any) -> Exported:
             run["attempt"],
             _milliseconds(started_at),
             run.get("code"),
+            run.get("schedule"),
+            _milliseconds(run["scheduledAt"]) if "scheduledAt" in run else None,
             entries,
             values,
         )

@@ -246,6 +246,20 @@ async def a_failed_run_may_go_on_with_mended_code(backend: Backend) -> None:
         assert (replayed.differences, replayed.goes_on_with) == ([], ["second"])
 
 
+async def the_tick_of_a_schedule_is_replayed(backend: Backend) -> None:
+    async def code(step: Step, input: Any) -> Any:
+        return [str(step.scheduled_at), await step.run(f"report of {step.scheduled_at}", calls.give, 1)]
+
+    async with World(backend) as world:
+        durably = await world.started(_job(code), polling_interval=LONG)
+        await durably.schedule("work", every=60.0)
+        await move(world, 60)
+        [run] = await durably.get_runs(schedule="work")
+        output: Any = await bounded(durably.output_of(run.id))
+        assert output == [str(run.scheduled_at), 1] and run.scheduled_at is not None
+        assert (await _replayed(await durably.export_run(run.id), code)).differences == []
+
+
 async def a_new_step_with_an_undo_is_not_executed(backend: Backend) -> None:
     async def old(step: Step, input: Any) -> Any:
         await step.run("hotel", calls.give, 1)
