@@ -23,6 +23,10 @@ if sys.platform != "win32":
 _LOCKS_WORK = sys.platform not in ("win32", "emscripten")
 
 
+_lingering: dict[str, int] = {}
+"""The locks of workers that are stopped in this process, while what they have abandoned may still run: by path."""
+
+
 # How long a worker's own file may be in the hands of somebody who tidies up: two system calls.
 _TRIES = 20
 _PAUSE = 0.001
@@ -41,17 +45,36 @@ class Presence:
 
         Raises `Conflict` when another worker that is alive has the same id.
         """
-        if sys.platform == "win32" or not _LOCKS_WORK or worker_id in self._held:
-            return
+        if worker_id not in self._held:
+            descriptor = self._lock(worker_id)
+            if descriptor is not None:
+                self._held[worker_id] = descriptor
+
+    def linger(self, worker_id: str) -> None:
+        """As `announce`, beyond `close`, until a worker of that id begins in this process, or this process ends."""
+        descriptor = self._lock(worker_id)
+        if descriptor is not None:
+            _lingering[self._path(worker_id)] = descriptor
+
+    def _lock(self, worker_id: str) -> int | None:
+        """The descriptor that holds the lock of this worker; `None` where there are no locks."""
+        if sys.platform == "win32" or not _LOCKS_WORK:
+            return None
         path = self._path(worker_id)
+        before = _lingering.pop(path, None)
+        if before is not None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), os.fstat(before)):
+                    return before
+            # The database was removed meanwhile.
+            os.close(before)
         for _ in range(_TRIES):
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
             # Somebody who tidies up may hold the lock for a moment, and remove the file between the calls.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                    self._held[worker_id] = descriptor
-                    return
+                    return descriptor
             os.close(descriptor)
             time.sleep(_PAUSE)
         raise Conflict(f"another worker with the id {worker_id!r} is alive: give each one an id of its own")
@@ -120,3 +143,13 @@ def _free(path: str, *, remove: bool) -> bool:
         finally:
             os.close(descriptor)
     return False
+
+
+def _in_the_child() -> None:
+    for descriptor in _lingering.values():
+        os.close(descriptor)
+    _lingering.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_the_child)

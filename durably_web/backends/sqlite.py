@@ -193,7 +193,12 @@ class SqliteExecutor:
         return version
 
     def announce(self, worker_id: str) -> None:
-        if self._presence is not None:
+        if self._presence is None:
+            return
+        if self._connection is None:
+            # It was closed, and what its worker has abandoned may still run.
+            self._presence.linger(worker_id)
+        else:
             self._presence.announce(worker_id)
 
     def gone(self, worker_ids: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pytest
 
 from durably_web.backends.presence import Presence
 from durably_web.errors import Conflict
+
+if sys.platform != "win32":
+    import fcntl
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 
@@ -93,3 +97,40 @@ def test_two_living_workers_cannot_have_one_id(database: str, root: Path) -> Non
     presence.close()
     presence.close()
     Presence(database).announce("same")
+
+
+def test_one_that_lingers_makes_room_for_its_successor_in_this_process_only(database: str, tmp_path: Path) -> None:
+    stopped = Presence(database)
+    stopped.announce("same")
+    stopped.close()
+    stopped.linger("same")
+    stopped.close()
+    # It is alive for the others, and for the other processes.
+    assert Presence(database).gone(["same"]) == Presence(database).gone([]) == []
+    with pytest.raises(BlockingIOError):
+        _try_lock(f"{database}-worker-same")
+    successor = Presence(database)
+    successor.announce("same")
+    with pytest.raises(Conflict):
+        Presence(database).announce("same")
+    with pytest.raises(BlockingIOError):
+        _try_lock(f"{database}-worker-same")
+    successor.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _try_lock(path: str) -> None:
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_file_that_is_gone_makes_no_successor(database: str) -> None:
+    """The database was removed, and made again."""
+    stopped = Presence(database)
+    stopped.linger("same")
+    os.unlink(f"{database}-worker-same")
+    successor = Presence(database)
+    successor.announce("same")
+    with pytest.raises(BlockingIOError):
+        _try_lock(f"{database}-worker-same")
+    successor.close()

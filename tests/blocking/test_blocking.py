@@ -259,6 +259,21 @@ def test_a_stop_with_a_time_out_abandons_what_does_not_end(durably: Durably, job
     assert [event.type for event in run.events()].count("step:complete") == 1 and began.step_name == "before"
 
 
+def test_a_worker_of_that_id_begins_again_though_a_thread_of_the_one_before_still_runs(tmp_path: Path) -> None:
+    durably = Durably(str(tmp_path / "app.db"), jobs=JOBS, polling_interval=0.05, worker_id="mine")
+    durably.start()
+    run = durably.trigger(stuck)
+    next(event for event in run.events() if event.type == "step:complete")
+    for _ in range(2):
+        durably.stop(0)
+        durably.start()
+        assert durably.trigger(double, {"n": 1}).result(timeout=SECONDS) == 2
+    assert [(one.status, one.attempt) for one in [run.run()] if one] == [("leased", 1)], (
+        "nobody else has taken it for dead"
+    )
+    durably.stop(SECONDS)
+
+
 def test_who_waits_is_told_of_a_stop(durably: Durably, monkeypatch: pytest.MonkeyPatch) -> None:
     run = durably.trigger(greets)
     waiting = threading.Event()
