@@ -34,6 +34,9 @@ class Background:
         while left := [task for task in self._tasks if task is not own]:
             await asyncio.wait(left)
 
+    def has(self, task: object) -> bool:
+        return task in self._tasks
+
     def abandon(self) -> list[tuple[str, str | None]]:
         """Cancel what is left. Gives the name of each, and its run."""
         left = dict(self._tasks)

@@ -81,6 +81,10 @@ class Emitter:
             await asyncio.wait(left)
         return bool(left)
 
+    def has_begun(self, task: object) -> bool:
+        """Whether this is the task of a listener."""
+        return task in self._tasks
+
     def abandon(self) -> None:
         """Cancel them."""
         for task in list(self._tasks):

@@ -26,12 +26,14 @@ async def run_forever(
     enough = asyncio.Event()
 
     def hear(event: Event) -> None:
-        # Somebody else has stopped it; or it has met a database of a newer version.
-        if event.reason == "stop" or durably.read_only is not None:
+        # It has met a database of a newer version.
+        if durably.read_only is not None:
             enough.set()
 
     with stop_request() as stop:
-        leaves = [durably.on(name, hear) for name in ("worker:shutdown", "worker:error")]
+        leave = durably.on("worker:error", hear)
+        # Also when somebody else stops it.
+        durably._stop_hooks.append(enough.set)
         requested, ended = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(enough.wait())
         try:
             await durably.init()
@@ -42,8 +44,8 @@ async def run_forever(
                 if asked is not None and stop.signal is not None:
                     asked(stop.signal)
         finally:
-            for leave in leaves:
-                leave()
+            leave()
+            durably._stop_hooks.remove(enough.set)
             requested.cancel()
             ended.cancel()
             await durably.stop(timeout=stop_timeout)

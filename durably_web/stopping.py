@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from durably_web.background import Background
 from durably_web.clock import Clock
+from durably_web.context import Shutdown, shutdown
 
 if TYPE_CHECKING:
     from durably_web.emitter import Emitter
@@ -65,6 +66,16 @@ async def _ends(task: asyncio.Future[None], clock: Clock, seconds: float) -> boo
         return False
     await task
     return True
+
+
+def refuse_who_is_waited_for(engine: Shutdown, emitter: Emitter, background: Background | None) -> None:
+    """Raise `RuntimeError` if the stop that is under way waits for the current task, which must not wait for it."""
+    task = asyncio.current_task()
+    if shutdown.get() is engine or emitter.has_begun(task) or (background is not None and background.has(task)):
+        raise RuntimeError(
+            "the engine is being stopped, and the stop waits for the run, listener or background work that wants to "
+            "start it again: do that where `stop()` was awaited"
+        )
 
 
 def linger(worker: Worker) -> None:

@@ -83,7 +83,8 @@ class Worker:
             await self._enter()
             if self._network.online:
                 await self._wake_for_network()
-            if stops == self._stops:
+            # Nobody else has begun meanwhile, and no stop has come.
+            if stops == self._stops and self._loop is None:
                 self._loop = asyncio.get_running_loop().create_task(self._work(stops))
                 self._beat_later()
 
@@ -263,16 +264,8 @@ class Worker:
             detail = {"workerId": self.worker_id, "attempt": lease.attempt}
             self._emitter.emit(
                 entry_event(
-                    "run:leased",
-                    lease.seq,
-                    lease.number,
-                    lease.run_id,
-                    lease.job_name,
-                    lease.labels,
-                    None,
-                    detail,
-                    None,
-                    now,
+                    *("run:leased", lease.seq, lease.number, lease.run_id, lease.job_name, lease.labels),
+                    *(None, detail, None, now),
                 )
             )
         self._store.changes.notify(JOURNAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
@@ -24,8 +25,6 @@ from durably_web.store.store import Store
 from durably_web.worker import Worker
 
 if TYPE_CHECKING:
-    import asyncio
-
     from durably_web.background import Background
     from durably_web.retention import Retention
 
@@ -111,6 +110,10 @@ class Durably(Scheduling):
         self._background: Background | None = None
         self._leave: Callable[[], None] | None = None
         self._running = False
+        # Those under way, and how many there have been; and who wants to know that one begins.
+        self._stops: set[asyncio.Future[None]] = set()
+        self._stopped = 0
+        self._stop_hooks: list[Callable[[], None]] = []
         environment.shutdown.wait_until = self.wait_until
         if retain_runs is not None:
             # Here, and not at the top: in a browser each module costs a millisecond at the start.
@@ -124,9 +127,11 @@ class Durably(Scheduling):
         """Open the database and bring its schema up to date. Safe to call again.
 
         Where a newer durably_web has migrated it, it is left as it is and only read: see `read_only`. Raises
-        `NotADatabase`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was.
+        `NotADatabase`, `StoreNotDurable` or `StoreUnavailable`; the file is then as it was. Waits for a `stop` that is
+        under way, and raises `RuntimeError` where that waits for the caller: in a run, a listener, or `wait_until`.
         """
         calls.refuse_a_beginning_process()
+        await self._after_stops()
         await self._store.open()
         self._running = True
         if self._leave is None:
@@ -142,15 +147,31 @@ class Durably(Scheduling):
         return None if self._store.too_new is None else str(self._store.too_new)
 
     async def start(self) -> None:
-        """Begin to execute runs in the background, unless the engine is `read_only`. Safe to call again."""
+        """Begin to execute runs in the background, unless the engine is `read_only`. Safe to call again.
+
+        A `stop` that comes meanwhile wins. One that is under way is waited for, as by `migrate`.
+        """
+        await self._after_stops()
+        stopped = self._stopped
         await self._worker.start()
-        if self._retention is not None and self._store.too_new is None:
+        if self._retention is not None and self._store.too_new is None and stopped == self._stopped:
             self._retention.start()
 
     async def init(self) -> None:
         """`migrate`, then `start`. Safe to call again."""
+        await self._after_stops()
+        stopped = self._stopped
         await self.migrate()
-        await self.start()
+        # A stop that came meanwhile is meant.
+        if stopped == self._stopped:
+            await self.start()
+
+    async def _after_stops(self) -> None:
+        while self._stops:
+            from durably_web.stopping import refuse_who_is_waited_for
+
+            refuse_who_is_waited_for(self._environment.shutdown, self._emitter, self._background)
+            await asyncio.wait(self._stops)
 
     async def stop(self, timeout: Duration | None = None) -> None:
         """Finish the current step of each run, give the leases back, and close the database. Safe to call again.
@@ -163,11 +184,23 @@ class Durably(Scheduling):
         function in a thread cannot be ended, so that its run's lease runs out by itself. What it comes to is not
         stored, and the process can end without it. Returns at most some seconds after that.
         """
+        seconds = None if timeout is None else seconds_of(timeout, "timeout")
+        self._stopped += 1
+        for hook in list(self._stop_hooks):
+            hook()
+        stops, over = self._stops, asyncio.get_running_loop().create_future()
+        stops.add(over)
+        try:
+            await self._stop(seconds)
+        finally:
+            stops.discard(over)
+            over.set_result(None)
+
+    async def _stop(self, seconds: float | None) -> None:
         late = False
-        if timeout is None:
+        if seconds is None:
             await self._finish()
         else:
-            seconds = seconds_of(timeout, "timeout")
             from durably_web.stopping import stop_within
 
             late = await stop_within(seconds, self._finish, self._clock, self._emitter, self._worker, self._background)

@@ -14,6 +14,7 @@ from durably_web.events import Event
 from durably_web.jobs import job
 from durably_web.steps import Step
 from tests.contract import Backend, needs
+from tests.support.executors import SuspendingExecutor
 from tests.support.world import SECONDS, Gate, Heard, World, bounded, raised, turns, until
 
 
@@ -234,6 +235,96 @@ async def a_function_in_a_thread_keeps_its_lease_until_that_runs_out(backend: Ba
         assert [step.name for step in await other.get_steps(run.id)] == ["first"], "nothing was stored of it"
         await world.expire()
         assert await bounded(other.output_of(handle.id)) == "again"
+
+
+# -- starts and stops that meet ---------------------------------------------------------------------------
+
+
+async def a_start_waits_for_the_stop_that_is_under_way(backend: Backend) -> None:
+    held = _Held()
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> str:
+        await step.run("work", held.politely, "done")
+        return await step.run("more", held.politely, "more")
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        handle = await durably.trigger(works)
+        await until(lambda: held.begun)
+        stopping = await _stopping(durably, None)
+        beginning = [asyncio.ensure_future(durably.init()), asyncio.ensure_future(durably.init())]
+        await turns()
+        assert not stopping.done() and not any(one.done() for one in beginning)
+        held.go.set()
+        await bounded(asyncio.gather(stopping, *beginning))
+        assert await bounded(handle.result()) == "more", "it is started again, on a database that is open"
+        # And that is a start like any other: the next stop ends it.
+        await bounded(durably.stop())
+        assert durably._worker._loop is None and not _loops()
+
+
+async def two_starts_at_once_are_one(backend: Backend) -> None:
+    async with World(backend) as world:
+        durably = await world.engine(quick, through=SuspendingExecutor)
+        await bounded(asyncio.gather(durably.start(), durably.init(), durably.start()))
+        assert len(_loops()) == 1
+        await bounded(durably.stop())
+        assert not _loops()
+
+
+async def a_stop_that_meets_a_start_wins(backend: Backend) -> None:
+    async with World(backend) as world:
+        for begin in (Durably.init, Durably.start):
+            durably = await world.engine(quick, through=SuspendingExecutor, retain_runs=60)
+            # The stop lasts longer than the start.
+            work = durably.wait_until(asyncio.get_running_loop().create_future())
+            beginning = asyncio.ensure_future(begin(durably))
+            await asyncio.sleep(0)
+            stopping = await _stopping(durably, None)
+            await bounded(beginning)
+            work.set_result(None)
+            await bounded(stopping)
+            assert not _loops() and not durably._running
+            assert durably._retention is not None and durably._retention._stopped
+            await raised(StoreUnavailable, durably.get_runs())
+
+
+async def what_a_stop_waits_for_cannot_start_the_engine_meanwhile(backend: Backend) -> None:
+    """It would wait for itself."""
+    gate, errors = Gate(), []
+
+    @job
+    async def begins(step: Step, input: dict[str, Any]) -> str:
+        await step.run("wait", again, "the step")
+        return "done"
+
+    async with World(backend) as world:
+        durably = await world.started(begins)
+
+        async def again(what: str) -> str:
+            await gate.wait(what)
+            errors.append((what, str(await raised(RuntimeError, durably.init()))))
+            return what
+
+        async def listener(event: Event) -> None:
+            await again("the listener")
+
+        durably.on("worker:shutdown", listener)
+        await durably.trigger(begins)
+        await gate.reached(1)
+        durably.wait_until(again("the work"))
+        stopping = await _stopping(durably, None)
+        await gate.reached(3)
+        gate.open()
+        await bounded(stopping)
+        assert sorted(what for what, _ in errors) == ["the listener", "the step", "the work"]
+        assert all("is being stopped" in message for _, message in errors)
+
+
+def _loops() -> list[Any]:
+    """The tasks of this test that claim runs."""
+    return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "_work"]
 
 
 # -- work beside the runs ---------------------------------------------------------------------------------
@@ -491,6 +582,19 @@ async def an_engine_that_runs_for_ever_stops_with_its_task(backend: Backend) -> 
         assert await bounded(durably.output_of(handle.id)) == "done" and held.begun == ["done"]
         await durably.stop()
         await bounded(again)
+
+
+async def an_engine_that_runs_for_ever_ends_with_any_stop(backend: Backend) -> None:
+    """Also one that was announced before for another reason, which is then the only one that is told."""
+    async with World(backend) as world:
+        durably = Durably(world.executor(), clock=world.clock)
+        running = asyncio.ensure_future(durably.run_forever())
+        await until(lambda: durably._running)
+        durably.announce_stop("deploy")
+        await turns()
+        assert not running.done(), "announced is not stopped"
+        await bounded(durably.stop())
+        await bounded(running)
 
 
 async def _stopping(durably: Durably, timeout: Any) -> asyncio.Task[None]:
