@@ -65,10 +65,11 @@ class Control(Triggering):
     async def retrigger(self, run_id: str, *, request_id: str | None = None) -> RunHandle[Any]:
         """Ask for a new run with the same job, input, labels, key and priority as a terminal one.
 
-        Raises `NotFound`, or `Conflict` for a run that is not terminal.
+        Raises `NotFound`, or `Conflict` for a run that is not terminal, or a `request_id` that is another run's.
         """
         new_id, origin = self._request_id(request_id), self._environment.origin()
         copied = await self._store.write(operations.retrigger(new_id, run_id, self._clock.now(), origin))
+        _check_made(new_id, copied)
         if not copied.made and copied.status is not None:
             raise Conflict(f"run {run_id} is {copied.status}, so it cannot be retriggered")
         return await self._handle_of(new_id, run_id, copied)
@@ -78,10 +79,11 @@ class Control(Triggering):
 
         It has the other's input and labels, and its stored results: all of them, or those from before the first
         entry of `from_step` (`"save#2"`), which is then executed again with all that follows. Raises `NotFound` for no
-        such run, or no such step in it.
+        such run, or no such step in it, and `Conflict` for a `request_id` that is another run's.
         """
         new_id, origin = self._request_id(request_id), self._environment.origin()
         copied = await self._store.write(operations.fork(new_id, run_id, from_step, self._clock.now(), origin))
+        _check_made(new_id, copied)
         if not copied.made and copied.status is not None:
             raise NotFound(f"run {run_id} has no step {from_step!r}")
         return await self._handle_of(new_id, run_id, copied)
@@ -294,6 +296,11 @@ def _filter(
 def _check(outcome: Outcome, run_id: str, done: str) -> None:
     if run_id not in outcome.changed:
         _refuse(outcome.statuses.get(run_id), run_id, done)
+
+
+def _check_made(new_id: str, copied: Copied) -> None:
+    if copied.taken:
+        raise Conflict(f"the request's id {new_id} is that of another run, so no run was made: give each its own")
 
 
 def _check_switched(switched: Switched, run_id: str, done: str) -> None:

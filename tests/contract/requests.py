@@ -10,6 +10,7 @@ from typing import Any
 
 from durably_web.engine import Durably
 from durably_web.errors import Conflict, InvalidInput, NotFound, RunCancelled
+from durably_web.ids import first_id
 from durably_web.jobs import Job, job
 from durably_web.records import STATUSES, instant
 from durably_web.steps import Step
@@ -480,6 +481,43 @@ async def what_cannot_be_forked_says_why(backend: Backend) -> None:
         fork = await durably.fork(handle.id)
         await bounded(durably.process_until_idle())
         assert (await run_of(durably, fork.id)).status == "completed"
+
+
+async def the_id_of_another_run_makes_no_copy(backend: Backend) -> None:
+    """A request that brings it stores nothing, in that run least of all."""
+    async with World(backend) as world:
+        durably = await world.engine(quick, other)
+        source = await durably.trigger(quick, {"n": "planted"}, labels={"org": "a"})
+        await bounded(durably.process_until_idle())
+        victims = [
+            await durably.trigger(quick, {"n": "own"}, labels={"org": "b"}),
+            await durably.trigger(other, {}, labels={"org": "a"}),
+            await durably.trigger(quick, {"n": "own"}, labels={"org": "a"}, idempotency_key="k"),
+            source,
+        ]
+        before = [await run_of(durably, victim.id) for victim in victims]
+        for victim in victims:
+            for act in (durably.fork, durably.retrigger):
+                error = await raised(Conflict, act(source.id, request_id=victim.id))
+                assert victim.id in str(error), error
+            if victim is not source:
+                assert [event.type for event in (await durably.get_events(victim.id)).events] == ["run:trigger"]
+        assert [await run_of(durably, victim.id) for victim in victims] == before
+        await bounded(durably.process_until_idle())
+        assert await victims[0].result(timeout=5) == "own"
+
+
+async def a_copy_that_is_asked_for_again_is_the_same(backend: Backend) -> None:
+    async with World(backend) as world:
+        durably = await world.engine(quick)
+        source = await durably.trigger(quick, {"n": 1}, labels={"org": "a"}, idempotency_key="k", concurrency_key="c")
+        await bounded(durably.process_until_idle())
+        for number, act in enumerate((durably.fork, durably.retrigger)):
+            new_id = first_id(1_900_000_000_000 + number)
+            for _ in range(2):
+                assert (await act(source.id, request_id=new_id)).id == new_id
+                await bounded(durably.process_until_idle())
+        assert len(await durably.get_runs()) == 3
 
 
 # -- many at once ----------------------------------------------------------------------------------------

@@ -180,9 +180,17 @@ WHERE run_id = ? AND type IN ('step:complete', 'run:patched') AND data IS NOT NU
   AND number < coalesce((SELECT min(j.number) FROM durably_journal j
                          WHERE j.run_id = ? AND j.step_name = ? AND j.type LIKE 'step:%'), 9e18)
   AND (SELECT max(j.number) FROM durably_journal j WHERE j.run_id = ?) = 1
+  AND EXISTS (SELECT 1 FROM durably_runs r WHERE r.id = ? AND r.forked_from = ?)
 ON CONFLICT DO NOTHING
 """
 
+# Whether the id that the request brings is that of a run that it has not made.
+SELECT_FORK_TAKEN: LiteralString = "SELECT 1 FROM durably_runs WHERE id = ? AND forked_from IS NOT ?"
+SELECT_LIKE_TAKEN: LiteralString = """
+SELECT 1 FROM durably_runs r JOIN durably_runs s ON s.id = ?
+WHERE r.id = ? AND (r.job_name <> s.job_name OR r.labels <> s.labels OR r.forked_from IS NOT NULL
+                    OR r.parent_run_id IS NOT NULL OR r.idempotency_key IS NOT NULL OR r.id = s.id)
+"""
 SELECT_KNOWN: LiteralString = "SELECT 1 FROM durably_journal WHERE run_id = ? LIMIT 1"
 SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
@@ -262,17 +270,21 @@ def delete_runs(
 
 class Copied(NamedTuple):
     """`made` tells whether there is a new run, or was, and `seq` is that of its first entry; `status` is that of the
-    run it was to be like, `None` when that does not exist."""
+    run it was to be like, `None` when that does not exist. `taken`: another run has the id already."""
 
     made: bool
     seq: int | None
     status: Status | None
+    taken: bool = False
 
 
 def _copied(results: list[Rows]) -> Copied:
-    entry, known, status = results[2], *results[-2:]
+    entry, taken, known, status = results[2], *results[-3:]
     return Copied(
-        bool(known), cast(int, entry[0][0]) if entry else None, cast("Status | None", status[0][0]) if status else None
+        bool(known) and not taken,
+        cast(int, entry[0][0]) if entry and not taken else None,
+        cast("Status | None", status[0][0]) if status else None,
+        bool(taken),
     )
 
 
@@ -285,6 +297,7 @@ def retrigger(run_id: str, source_id: str, now: int, origin: str | None = None) 
         (INSERT_RUN_LIKE, (run_id, now, source_id, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
+        (SELECT_LIKE_TAKEN, (source_id, run_id)),
         (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )
@@ -299,7 +312,8 @@ def fork(run_id: str, source_id: str, from_step: str | None, now: int, origin: s
         (INSERT_FORK, (run_id, now, source_id, from_step, from_step, run_id)),
         (INSERT_LABELS, (run_id,)),
         (INSERT_TRIGGER_ENTRY, (origin, run_id)),
-        (COPY_RESULTS, (run_id, *[source_id] * 4, from_step, run_id)),
+        (COPY_RESULTS, (run_id, *[source_id] * 4, from_step, run_id, run_id, source_id)),
+        (SELECT_FORK_TAKEN, (run_id, source_id)),
         (SELECT_KNOWN, (run_id,)),
         (SELECT_STATUS, (source_id,)),
     )
