@@ -57,5 +57,5 @@ class Reports:
 
 
 if __name__ == "__main__":
-    with make_server("127.0.0.1", 8001, Reports("reports.db")) as server:  # type: ignore[arg-type]
+    with make_server("127.0.0.1", 8001, Reports("reports.db")) as server:
         server.serve_forever()
