@@ -180,6 +180,8 @@ class _Replay(Execution):
         self._deadline = None
         self._exported = exported
         self._stopped: dict[str, asyncio.Future[None]] = {}
+        # The tasks that are there.
+        self._at_rest: set[asyncio.Task[Any] | None] = set()
         # How many steps had been called when each was, itself included.
         self._places: dict[str, int] = {}
         self._given = 0
@@ -188,7 +190,7 @@ class _Replay(Execution):
 
     async def compare(self, timeout: float) -> Replay:
         job = asyncio.get_running_loop().create_task(self._call())
-        stuck = await self._watch(job, timeout)
+        late = await self._watch(job, timeout)
         has_ended = job.done()
         goes_on_with = [] if has_ended else list(self._stopped)
         self._ending = self._ending or RunSuspended()
@@ -202,10 +204,10 @@ class _Replay(Execution):
             found.append(Different("kind", self.mismatch.step, str(self.mismatch)))
         elif has_ended:
             found = [*self._new(), *self._unasked(job), *self._outcome(job)]
-        elif stuck:
+        elif late and not goes_on_with:
             found.append(Different("stuck", None, f"the job waits for something that is no step, {timeout:g} s so far"))
         else:
-            found = self._in_the_way(goes_on_with)
+            found = self._in_the_way(goes_on_with, f" within {timeout:g} s" if late else "")
             found += [one for one in self._new() if one.step not in goes_on_with]
         return Replay(exported.run_id, exported.job_name, exported.status, found, goes_on_with)
 
@@ -229,20 +231,23 @@ class _Replay(Execution):
             if place < last and key not in outcomes and self.history.begun_as(key) is None
         ]
 
-    def _in_the_way(self, goes_on_with: list[str]) -> list[Different]:
-        """Where the code does not get to what is stored, or to the end of a completed run."""
+    def _in_the_way(self, goes_on_with: list[str], within: str) -> list[Different]:
+        """Where the code does not get to what is stored, or to the end of a completed run; `within` its time, if that
+        was over."""
         completed = self._exported.status == "completed"
         new = [key for key in goes_on_with if completed or self.history.begun_as(key) is None]
         missed = [key for key in self.unasked() if key not in goes_on_with]
         if not missed and not completed:
             return []
         if not new:
-            return [
-                Different("unasked", key, f"step {key!r} is stored, and the code does not ask for it") for key in missed
-            ]
+            what = f"has not got to it{within}" if within else "does not ask for it"
+            return [Different("unasked", key, f"step {key!r} is stored, and the code {what}") for key in missed]
         if missed:
             more = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
-            what = f"does not get to step {missed[0]!r}{more}, which the run has stored"
+            does = "has not got" if within else "does not get"
+            what = f"{does} to step {missed[0]!r}{more}, which the run has stored{',' if within else ''}{within}"
+        elif within:
+            what = f"has not come to its end{within}, as the run has without it"
         else:
             what = "the run has completed without it"
         return [
@@ -271,12 +276,14 @@ class _Replay(Execution):
         return await self._call_job()
 
     async def _watch(self, job: asyncio.Task[str], timeout: float) -> bool:
-        """Return when the job has ended, or nothing happens any more; true when it waits for something else."""
+        """Return when the job has ended, or nothing happens any more; true when it may only have been too slow."""
         clock, turns = self._clock, 0
+        others = asyncio.all_tasks() - {job}
         begun = quiet = clock.monotonic()
         before: Any = None
         while not job.done():
-            await asyncio.sleep(0)
+            # Where it does something that takes longer, it is not held up.
+            await asyncio.sleep(0 if turns < _QUIET_TURNS else 0.001)
             now, state = clock.monotonic(), (self.order.calls, self._given, len(self._stopped))
             if state != before:
                 before, turns, quiet = state, 0, now
@@ -284,7 +291,9 @@ class _Replay(Execution):
             turns += 1
             if turns < _QUIET_TURNS:
                 continue
-            if self._stopped and (not self._may_go_on() or now - quiet > _QUIET_SECONDS):
+            if self._stopped and not self._may_go_on():
+                return False
+            if now - quiet > _QUIET_SECONDS and self._at_rest >= asyncio.all_tasks() - others:
                 return False
             if now - begun > timeout:
                 return True
@@ -292,7 +301,7 @@ class _Replay(Execution):
 
     def _may_go_on(self) -> bool:
         """Whether something is missing that may come without a new step."""
-        return self._exported.status == "completed" or not self.order.is_over
+        return self._exported.status == "completed" or not self.order.is_over or bool(self.unasked())
 
     def key(self, name: str) -> str:
         key = super().key(name)
@@ -336,9 +345,12 @@ class _Replay(Execution):
     async def _stop_at(self, key: str) -> Any:
         self.check()
         future = self._stopped[key] = asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
+        self._at_rest.add(task)
         try:
             await future
         finally:
+            self._at_rest.discard(task)
             del self._stopped[key]
 
 

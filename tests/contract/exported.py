@@ -9,6 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from durably_web import replay as replays
 from durably_web.codec import JsonCodec
 from durably_web.errors import InvalidInput, NotFound
 from durably_web.jobs import Job, job
@@ -17,7 +18,7 @@ from durably_web.retry import Retry
 from durably_web.steps import Step
 from tests.contract import Backend
 from tests.support.scenes import LONG, becomes, move
-from tests.support.world import World, bounded, raised
+from tests.support.world import World, bounded, raised, turns
 
 
 class Calls:
@@ -50,10 +51,10 @@ async def _completed(world: World, code: Callable[[Step, Any], Any], **input: An
     return await durably.export_run(handle.id)
 
 
-async def _replayed(export: Any, code: Callable[[Step, Any], Any]) -> Replay:
+async def _replayed(export: Any, code: Callable[[Step, Any], Any], **options: Any) -> Replay:
     calls.allowed = False
     try:
-        return await bounded(replay(json.loads(json.dumps(export)), _job(code)))
+        return await bounded(replay(json.loads(json.dumps(export)), _job(code), **options))
     finally:
         calls.allowed = True
 
@@ -278,7 +279,7 @@ async def a_new_step_with_an_undo_is_not_executed(backend: Backend) -> None:
         durably = await world.started(_job(old), polling_interval=LONG)
         handle = await durably.trigger("work")
         await becomes(durably, handle.id, "waiting")
-        replayed = await _replayed(await durably.export_run(handle.id), new)
+        replayed = await _replayed(await durably.export_run(handle.id), new, timeout=0.01)
         assert sorted(replayed.goes_on_with) == ["car", "many[0]", "many[1]", "train"]
         assert {one.what for one in replayed.differences} == {"new"}
 
@@ -361,6 +362,62 @@ async def a_job_that_is_gone_is_a_difference(backend: Backend) -> None:
         export = await _completed(world, _straight)
         replayed = await replay(export, [other])
         assert _found(replayed) == [("job", None)] and "other" in replayed.differences[0].message
+
+
+async def what_a_slow_branch_asks_for_is_waited_for(backend: Backend) -> None:
+    """Also while another is where the run would go on."""
+
+    def code(slow: int) -> Callable[[Step, Any], Any]:
+        async def code(step: Step, input: Any) -> Any:
+            async def beside() -> None:
+                await turns(slow)
+                if not begun:
+                    await step.run("hotel", calls.give, 1)
+                await step.wait_for_signal("other")
+
+            await asyncio.gather(step.wait_for_signal("go"), beside())
+
+        return code
+
+    async with World(backend) as world:
+        for begun in (False, True):
+            durably = await world.started(_job(code(0)), polling_interval=LONG)
+            handle = await durably.trigger("work")
+            await becomes(durably, handle.id, "waiting")
+            export = await durably.export_run(handle.id)
+            patience, replays._QUIET_SECONDS = replays._QUIET_SECONDS, 0.0
+            try:
+                replayed = await _replayed(export, code(1000))
+            finally:
+                replays._QUIET_SECONDS = patience
+            assert (replayed.differences, replayed.goes_on_with) == ([], ["go", "other"]), begun
+            await durably.stop()
+
+
+async def a_job_that_is_too_slow_is_told_of_as_that(backend: Backend) -> None:
+    def code(*, slow: bool, new: bool = False, waits: bool = True) -> Callable[[Step, Any], Any]:
+        async def code(step: Step, input: Any) -> Any:
+            async def beside() -> None:
+                if slow:
+                    await asyncio.Event().wait()
+                await step.run("hotel", calls.give, 1)
+
+            first = step.run("new", calls.give, 1) if new else step.wait_for_signal("go")
+            await asyncio.gather(beside(), first)
+            if waits:
+                await step.wait_for_signal("end")
+
+        return code
+
+    async with World(backend) as world:
+        durably = await world.started(_job(code(slow=False)), polling_interval=LONG)
+        handle = await durably.trigger("work")
+        await becomes(durably, handle.id, "waiting")
+        export = await durably.export_run(handle.id)
+        for new, what in ((False, "unasked"), (True, "new")):
+            replayed = await bounded(replay(export, _job(code(slow=True, new=new)), timeout=0.01))
+            [found] = [one for one in replayed.differences if one.step in ("hotel", "new")]
+            assert found.what == what and "has not got to" in found.message and "within 0.01 s" in found.message, found
 
 
 async def a_job_that_waits_for_something_else_is_stuck(backend: Backend) -> None:
