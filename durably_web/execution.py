@@ -66,6 +66,8 @@ class Execution(Replaying):
         self.caller = caller
         self.job = job
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
+        if self.history.redone:
+            self.order.executing = self._executing
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.
         self.taken: set[int] = set()
@@ -283,13 +285,18 @@ class Execution(Replaying):
 
     async def append(self, draft: Draft) -> None:
         """Store an entry and all that came before it."""
-        draft.calls = self.order.calls
+        order = self.order
+        in_turn = not order.is_over and draft.type != "step:wait"
+        if in_turn:
+            await order.begin_write(draft.step_name or "")
+        draft.calls = order.calls
         try:
             await self.journal.append(draft)
         except (StoreError, LeaseLost) as error:
             raise self._write_failed(error) from error
-        if not self.order.is_over and draft.type != "step:wait":
-            await self.order.turn(draft.step_name or "")
+        finally:
+            if in_turn:
+                order.end_write()
 
     async def store_failure(
         self, key: str, error: Exception, started_at: int, attempt: int = 1, kind: Kind = "run"

@@ -29,11 +29,11 @@ class History:
 
     A failure counts until the run is retried, and a result until it is undone. `run_tries` are the failures of the run
     itself since somebody asked for it; `undo` is the entry with which its last undo began, and `undone` counts by step
-    how often it was undone. `patches` are what `step.patched` has answered; `reported` are steps of which was told that
-    nobody asks for them.
+    how often it was undone; `redone` tells that steps may be done again. `patches` are what `step.patched` has
+    answered; `reported` are steps of which was told that nobody asks for them.
     """
 
-    __slots__ = ("outcomes", "patches", "reported", "run_tries", "tries", "undo", "undone", "waits")
+    __slots__ = ("outcomes", "patches", "redone", "reported", "run_tries", "tries", "undo", "undone", "waits")
 
     def __init__(self, entries: list[StoredEntry]) -> None:
         self.outcomes: dict[str, StoredEntry] = {}
@@ -42,6 +42,7 @@ class History:
         self.patches: dict[str, bool] = {}
         self.reported: set[str | None] = set()
         self.run_tries = 0
+        self.redone = False
         self.undo: StoredEntry | None = None
         self.undone: dict[str, int] = {}
         for entry in entries:
@@ -66,6 +67,7 @@ class History:
     def _add(self, entry: StoredEntry) -> None:
         key = entry.step_name
         if entry.type == "run:retry":
+            self.redone = True
             self.outcomes = {name: stored for name, stored in self.outcomes.items() if stored.type == "step:complete"}
             self.tries.clear()
             self.waits = {

@@ -918,3 +918,30 @@ async def _deleted(world: World, run_id: str) -> None:
     """The database is the same for the next world."""
     durably = await world.engine()
     await durably.delete_run(run_id)
+
+
+async def what_is_done_again_does_not_hide_what_is_stored_behind_it(backend: Backend) -> None:
+    """A step was undone and is done again: the change of the code stands before a step that the run has."""
+
+    async def undo(result: Any) -> None: ...
+
+    async def older(step: Step, input: Any) -> Any:
+        await step.run("hotel", ran.give, "hotel", undo=undo)
+        await step.run("old", ran.give, "old")
+        raise ValueError("so it is")
+
+    async def newer(step: Step, input: Any) -> Any:
+        await step.run("hotel", ran.give, "hotel", undo=undo)
+        patched = step.patched("change")
+        await step.run("old", ran.give, "old")
+        return patched
+
+    async with World(backend) as world:
+        ran = Ran()
+        durably = await world.started(_job(older), polling_interval=LONG)
+        run_id = (await durably.trigger("work")).id
+        await _becomes_failed(durably, run_id)
+        durably = await _moved(world, durably, _job(newer, "2"))
+        await durably.retry(run_id)
+        assert await bounded(durably.output_of(run_id)) is False
+        assert ran.counts == {"hotel": 2, "old": 1}

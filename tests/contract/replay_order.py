@@ -6,10 +6,12 @@ import asyncio
 import random
 from typing import Any
 
+from durably_web.errors import RunFailed
 from durably_web.jobs import job
 from durably_web.steps import Step
 from tests.contract import Backend
-from tests.support.world import World, bounded, turns
+from tests.support.scenes import becomes
+from tests.support.world import World, bounded, raised, turns
 
 SEEDS = 12
 
@@ -121,3 +123,68 @@ async def what_is_not_asked_for_any_more_holds_up_nobody(backend: Backend) -> No
         for _ in range(8):
             await world.advance(1)
         assert await bounded(handle.result()) == ["kept", "new"]
+
+
+# -- what is done again after a retry --------------------------------------------------------------------
+
+
+async def branches_keep_their_results_when_a_step_before_them_is_done_again(backend: Backend) -> None:
+    """It was undone, or the job has caught its failure. It is stored last then, and stands first in later replays."""
+    for caught in (False, True):
+        for beside in (False, True):
+            await _done_again(backend, caught, beside)
+        if "workers" not in backend.has:
+            return
+
+
+async def _done_again(backend: Backend, caught: bool, beside: bool) -> None:
+    """`beside`: it is the first step of one branch, and takes longer than it did before."""
+    broken, slow = True, 0
+
+    async def say(word: str) -> str:
+        return word
+
+    async def hotel() -> str:
+        await turns(slow)
+        if broken and caught:
+            raise ValueError
+        return "hotel"
+
+    async def after(count: int) -> None:
+        await turns(count)
+
+    @job
+    async def trip(step: Step, input: dict[str, Any]) -> list[list[str]]:
+        async def books() -> None:
+            try:
+                await step.run("hotel", hotel, undo=None if caught else say)
+            except ValueError:
+                pass
+
+        async def branch(word: str, count: int) -> list[str]:
+            if beside and word == "a":
+                await books()
+            else:
+                await step.run(f"think {word}", after, count)
+            return [await step.run("save", say, f"{word}{n}") for n in range(2)]
+
+        if not beside:
+            await books()
+        words = list(await asyncio.gather(branch("a", 60), branch("b", 20)))
+        if broken:
+            raise RuntimeError
+        await step.sleep("rest", 5)
+        return words
+
+    async with World(backend) as world:
+        durably = await world.started(trip)
+        handle = await durably.trigger(trip)
+        await raised(RunFailed, bounded(handle.result()))
+        broken, slow = False, 100
+        await durably.retry(handle.id)
+        await becomes(durably, handle.id, "waiting")
+        for _ in range(8):
+            await world.advance(1)
+        assert await bounded(handle.result()) == [["a0", "a1"], ["b0", "b1"]], (caught, beside)
+        types = [event.type for event in (await durably.get_events(handle.id)).events]
+        assert "step:unasked" not in types
