@@ -181,6 +181,8 @@ class Execution(Replaying):
 
     def abandon(self) -> list[str]:
         """The time of a stop is over: cancel what executes, whose results are not stored any more. Gives the steps."""
+        if self.heir is not None:
+            return self.heir.abandon()
         self._late = True
         self._ending = self._ending or RunSuspended()
         steps, tasks = list(self._executing), set(self._executing.values())

@@ -109,13 +109,27 @@ class Finding(Execution):
 
     async def _until_found(self, task: asyncio.Task[None]) -> None:
         quiet = 0
-        while not self._wanted <= self.undos.keys() and quiet < QUIET_TURNS:
+        while not self._wanted <= self.undos.keys():
             before = self._mark()
-            if self._parked or task.done():
+            if quiet >= QUIET_TURNS and (task.done() or self._stays(task)):
+                return
+            if (self._parked or task.done()) and quiet < QUIET_TURNS:
                 await asyncio.sleep(0)
             elif not await self._hear():
+                # A branch may await something else than steps, beside others that are where they are left.
                 return
             quiet = 0 if self._mark() != before else quiet + 1
+
+    def _stays(self, waiting: Any) -> bool:
+        """Whether a task, or what gathers several, waits for nothing but what it was left at."""
+        if isinstance(waiting, asyncio.Task):
+            waiting = getattr(waiting, "_fut_waiter", None)
+        if waiting is None or waiting in self._parked:
+            return waiting is not None
+        if isinstance(waiting, asyncio.Task):
+            return self._stays(waiting)
+        children = getattr(waiting, "_children", None)
+        return bool(children) and all(one.done() or self._stays(one) for one in children)
 
     def _mark(self) -> tuple[int, int, int]:
         return self._calls, self.order._next, len(self._parked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from durably_web.context import cancelled, wait_until
@@ -192,6 +193,52 @@ async def a_job_that_waits_beside_its_steps_is_cancelled_at_the_deadline(backend
         other = await world.engine(works)
         [run] = await other.get_runs()
         assert (run.status, [step.name for step in await other.get_steps(run.id)]) == ("pending", ["first"])
+
+
+@needs("threads", "workers")
+async def an_undo_in_a_thread_keeps_the_lease_of_its_run_too(backend: Backend) -> None:
+    begun, go = threading.Event(), threading.Event()
+    calls: list[bool] = []
+
+    def undo(value: int) -> None:
+        calls.append(cancelled())
+        if len(calls) == 1:
+            begun.set()
+            assert go.wait(SECONDS)
+            calls.append(cancelled())
+
+    @job
+    async def works(step: Step, input: dict[str, Any]) -> Any:
+        await step.run("first", _same, 1, undo=undo)
+        raise ValueError
+
+    async with World(backend) as world:
+        durably = await world.started(works)
+        heard = Heard(durably)
+        await durably.trigger(works)
+        assert await asyncio.to_thread(begun.wait, SECONDS)
+        stopping = await _stopping(durably, 2)
+        await world.advance(2)
+        await bounded(stopping)
+        [event] = _told(heard, "stopping")
+        assert "'first#undo'" in (event.error or ""), event.error
+        other = await world.engine(works)
+        assert [run.status for run in await other.get_runs()] == ["leased"]
+        go.set()
+        await asyncio.to_thread(_until, lambda: len(calls) == 2)
+        assert calls == [False, True], "it hears that it should give up"
+        await world.expire()
+        assert await bounded(other.process_one())
+        assert len(calls) == 3 and [run.status for run in await other.get_runs()] == ["failed"]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    begun = threading.Event()
+    for _ in range(int(SECONDS * 100)):
+        if condition():
+            return
+        begun.wait(0.01)
+    raise AssertionError("it did not come")
 
 
 @needs("threads", "workers")

@@ -807,6 +807,37 @@ async def an_undo_that_the_code_has_no_more_is_told(backend: Backend) -> None:
         assert await _rows(world) == ["hotel", "car"], "what is still to be undone"
 
 
+async def an_undo_is_found_behind_what_its_branch_awaits_beside_steps(backend: Backend) -> None:
+    """Another branch is where it is left long before. Where nothing but such branches are, nothing is waited for."""
+    books = Books()
+    asked: list[asyncio.Event] = []
+
+    @job
+    async def trip(step: Step, input: dict[str, Any]) -> None:
+        async def slow() -> None:
+            asked.append(asyncio.Event())
+            await asked[-1].wait()
+            await step.run("hotel", books.do, "hotel", undo=books.undo)
+
+        await asyncio.gather(step.sleep("nap", 100000), slow())
+
+    async with World(backend) as world:
+        first = await world.started(trip, polling_interval=LONG)
+        handle = await first.trigger(trip)
+        await until(lambda: len(asked) == 1)
+        asked[0].set()
+        await becomes(first, handle.id, "waiting")
+        await first.stop()
+        durably = await world.started(trip, polling_interval=LONG)
+        await durably.cancel(handle.id)
+        await until(lambda: len(asked) == 2)
+        await turns(200)
+        asked[1].set()
+        await raised(RunCancelled, bounded(durably.output_of(handle.id)))
+        assert books.entries == ["hotel", "-hotel"]
+        assert (await run_of(durably, handle.id)).error is None
+
+
 async def a_run_that_may_not_go_on_with_other_code_is_undone_by_it(backend: Backend) -> None:
     books = Books()
 
