@@ -18,6 +18,7 @@ from durably_web.engine import Durably
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 USUAL_PORT = 8174
 
@@ -58,9 +59,12 @@ def serve(
         )
     durably = _engine(target, database)
     app = create_app(durably, auth=None if auth is None else _auth(auth), allow_origins=allow_origin or (), work=work)
+    served: ASGIApp = _below(app, path)
+    if auth is None and not anybody:
+        served = _of_own_names(served, host)
     with contextlib.closing(_listen(host, port)) as listening, Watch(name_runs=True) as watch:
         durably.on("*", watch.hear)
-        asyncio.run(_serve(durably, _below(app, path), listening, work, watch, path))
+        asyncio.run(_serve(durably, served, listening, work, watch, path))
         watch.say("server stopped")
 
 
@@ -103,9 +107,18 @@ def _below(app: Starlette, path: str) -> Starlette:
     return app if path.strip("/") == "" else Starlette(routes=[Mount("/" + path.strip("/"), app)])
 
 
-async def _serve(
-    durably: Durably, app: Starlette, listening: socket.socket, work: bool, watch: Watch, path: str
-) -> None:
+def _of_own_names(app: ASGIApp, host: str) -> ASGIApp:
+    """The application, for those who call this machine by a name of its own.
+
+    Otherwise a site could let its own name lead to here, and its pages could do everything.
+    """
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    # Of an address in brackets, Starlette has taken different parts for the name; no site can have one of these.
+    return TrustedHostMiddleware(app, ["localhost", "127.0.0.1", "[::1]", "::1", "[", host], www_redirect=False)
+
+
+async def _serve(durably: Durably, app: ASGIApp, listening: socket.socket, work: bool, watch: Watch, path: str) -> None:
     import uvicorn
 
     from durably_web.server import lifespan

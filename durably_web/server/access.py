@@ -160,7 +160,13 @@ def run_filter(run_id: str) -> tuple[Fits, Sees]:
 
 
 def stream_filter(caller: Caller, scope: RunFilter) -> tuple[Fits, Sees]:
-    """Which events of all runs a caller gets to see: at once, and after asking."""
+    """Which events of all runs a caller gets to see: at once, and after asking.
+
+    Raises `HTTPException` for a scope that cannot be kept.
+    """
+    if caller.is_restricted and scope.statuses:
+        # An event does not say which status its run has, so all of them would be told.
+        raise HTTPException(403, "events need a scope of auth without statuses")
     known: dict[str | None, bool] = {}
 
     def fits(event: Event) -> bool:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # A stream whose client has not taken anything for so long is ended; it goes on where it was when it comes back.
 SEND_SECONDS = 30.0
 
+MOST_PARAMETERS = 500
+
 STREAMS = {"/subscribe": ("runId",), "/runs/subscribe": ("jobName", "label.")}
 
 
@@ -192,13 +194,13 @@ def _root_of(request: HttpRequest) -> str:
 
 
 def _query_of(request: HttpRequest) -> dict[str, Any]:
-    query: dict[str, Any] = {}
-    for name, value in request.query_params.multi_items():
-        if name in query:
-            query[name] = [*([query[name]] if isinstance(query[name], str) else query[name]), value]
-        else:
-            query[name] = value
-    return query
+    given = request.query_params.multi_items()
+    if len(given) > MOST_PARAMETERS:
+        raise BadRequest(f"at most {MOST_PARAMETERS} parameters")
+    query: dict[str, list[str]] = {}
+    for name, value in given:
+        query.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in query.items()}
 
 
 def _last_event_id(request: HttpRequest) -> int | None:

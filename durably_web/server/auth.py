@@ -1,7 +1,7 @@
 """Who may do what: everything that a caller asks for goes through here, once there is an `auth`.
 
-What the `auth` of an application leaves out is refused, not allowed: what is outside of `scope_runs` does not exist for
-the caller, and what concerns everybody needs `on_admin`.
+Who is let in by `authenticate` may do what the other hooks leave open: what is outside of `scope_runs` does not exist
+for the caller, and what concerns everybody needs `on_admin`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _HOOKS = ("authenticate", "on_trigger", "on_run_access", "on_admin", "scope_runs
 class Guard:
     """The `auth` of an application, or none: then everything is allowed.
 
-    Raises `TypeError` for one without `authenticate`, and for a hook that there is not: a misspelt one would protect
-    nothing.
+    Raises `TypeError` for one without `authenticate`, for one that protects streams alone, and for a hook that there is
+    not: a misspelt one would protect nothing.
     """
 
     def __init__(self, durably: Durably, auth: object | None) -> None:
@@ -41,6 +41,9 @@ class Guard:
         for name in dir(auth):
             if name.startswith(("on_", "scope_")) and name not in _HOOKS:
                 raise TypeError(f"auth has {name}, which nobody calls; there are {', '.join(_HOOKS)}")
+        has = {name for name in _HOOKS if getattr(auth, name, None) is not None}
+        if "scope_runs_subscribe" in has and not has & {"scope_runs", "on_run_access"}:
+            raise TypeError("auth has scope_runs_subscribe alone, so that all runs could still be read: add scope_runs")
 
     async def admit(self, request: HttpRequest) -> Caller:
         """Whoever sends this request. Raises what `authenticate` raises."""
@@ -95,7 +98,10 @@ class Restricted(Caller):
             if operation == "delete" and request_id is not None and await self._was_within(scope, run_id):
                 return
             raise _no_run(run_id)
-        if not scope.admits(run.job_name, run.labels, run.status):
+        scopes = [scope]
+        if operation == "subscribe":
+            scopes.append(await self.scope(RunFilter(), subscribe=True))
+        if not all(one.admits(run.job_name, run.labels, run.status) for one in scopes):
             raise _no_run(run_id)
         await self._check_access(run, operation)
 
@@ -117,6 +123,7 @@ class Restricted(Caller):
         await _called(hook, self._context, operation)
 
     async def allowed(self, asked: TriggerRequest) -> TriggerRequest:
+        given = {asked.idempotency_key, asked.concurrency_key} - {None}
         if (hook := self._hook("on_trigger")) is not None:
             asked = await _called(hook, self._context, asked) or asked
             if not isinstance(asked, TriggerRequest):
@@ -129,6 +136,12 @@ class Restricted(Caller):
             # Otherwise one could join, replace, or wait for the runs of others, by guessing their keys.
             asked.idempotency_key = _own_key(scope.labels, asked.idempotency_key)
             asked.concurrency_key = _own_key(scope.labels, asked.concurrency_key)
+        elif given & {asked.idempotency_key, asked.concurrency_key} and (
+            self._hook("on_run_access") is not None or scope.statuses is not None
+        ):
+            raise HTTPException(
+                403, "a key could be that of somebody else's run: it needs a scope_runs with labels, or an on_trigger"
+            )
         return asked
 
     async def scope(self, asked: RunFilter, subscribe: bool = False) -> RunFilter:

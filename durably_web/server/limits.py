@@ -103,7 +103,7 @@ def _check_names(body: Any, limits: Limits) -> None:
     for one in (body, *(items if isinstance(items, list) else ())):
         if not isinstance(one, dict):
             continue
-        for name in ("jobName", "idempotencyKey", "concurrencyKey", "name"):
+        for name in ("jobName", "idempotencyKey", "concurrencyKey", "name", "cron", "timezone"):
             if isinstance(value := one.get(name), str) and len(value) > limits.name:
                 raise BadRequest(f"{name} must be at most {limits.name} characters")
         labels = one.get("labels")

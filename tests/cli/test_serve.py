@@ -92,3 +92,20 @@ def test_mistakes(command_line: CommandLine, arguments: tuple[str, ...], complai
     done = command_line.run("serve", *arguments, "--port", "0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert complaint in done.stderr
+
+
+def test_only_names_of_this_machine_lead_to_it(command_line: CommandLine) -> None:
+    """Otherwise a page whose own name leads to this machine could do everything."""
+    (command_line.folder / "work.py").write_text(JOBS)
+    for arguments, stranger in (((), 400), (("--anybody",), 200)):
+        command = command_line.start("serve", "work.py:durably", "--port", "0", *arguments)
+        address = command.wait_for_line(lambda line: "serving" in line).split()[-1]
+        for host, status in (
+            ("elsewhere.example:8174", stranger),
+            ("localhost:8174", 200),
+            ("127.0.0.1", 200),
+            ("[::1]:8174", 200),
+        ):
+            assert httpx.get(f"{address}runs", headers={"Host": host}).status_code == status, host
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end() == 0
