@@ -129,7 +129,7 @@ class Finding(Execution):
         if isinstance(waiting, asyncio.Task):
             return self._stays(waiting)
         children = getattr(waiting, "_children", None)
-        return bool(children) and all(one.done() or self._stays(one) for one in children)
+        return bool(children) and all(one.done() or self._stays(one) for one in children or ())
 
     def _mark(self) -> tuple[int, int, int]:
         return self._calls, self.order._next, len(self._parked)
