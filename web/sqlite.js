@@ -73,6 +73,11 @@ class ResultError extends Error {
   }
 }
 
+/** @param {{rows: WireValue[][][]} | {error: BatchFailure}} reply */
+function isFull(reply) {
+  return "error" in reply && reply.error.code === "SQLITE_FULL";
+}
+
 /**
  * What went wrong, by the database's own name for it.
  *
@@ -110,6 +115,8 @@ export class Connection {
   #onDamage;
   /** @type {import("./reserve.js").Reserve | undefined} */
   #reserve;
+  /** Whether something met a full disk since room was last made: it may still wait, also while smaller writes go through. */
+  #lacksRoom = false;
   #text = new TextDecoder("utf-8", { ignoreBOM: true });
   /** @type {Map<string, Statement>} least recently used first */
   #statements = new Map();
@@ -161,8 +168,11 @@ export class Connection {
     } catch (error) {
       return JSON.stringify({ error: { ...classify(this.#sqlite3, error), index: null } });
     }
+    // Whether a deletion fits in or not: what waits needs the log to begin again, and that needs room as well.
+    if (batch.frees && this.#lacksRoom) this.#reserve?.release();
     let reply = this.#run(batch);
-    if ("error" in reply && reply.error.code === "SQLITE_FULL" && batch.frees && this.#reserve?.release()) reply = this.#run(batch);
+    if (isFull(reply) && batch.frees && this.#reserve?.release()) reply = this.#run(batch);
+    this.#lacksRoom ||= isFull(reply);
     if ("error" in reply) {
       if (/^SQLITE_(CORRUPT|NOTADB)/.test(reply.error.code)) this.#onDamage(`${reply.error.code}: ${reply.error.message}`);
     } else {
@@ -213,6 +223,7 @@ export class Connection {
     if (!this.#reserve || this.#reserve.isFilled) return;
     try {
       const [, pages] = this.query("PRAGMA wal_checkpoint(RESTART)")[0] ?? [];
+      this.#lacksRoom = false;
       // A short log would have to grow, and there may be no other room for that.
       if (Number(pages) >= LOG_PAGES) void this.#reserve.fill();
     } catch {
