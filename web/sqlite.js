@@ -74,7 +74,7 @@ class ResultError extends Error {
 }
 
 /** @param {{rows: WireValue[][][]} | {error: BatchFailure}} reply */
-function isFull(reply) {
+function metFullDisk(reply) {
   return "error" in reply && reply.error.code === "SQLITE_FULL";
 }
 
@@ -171,8 +171,8 @@ export class Connection {
     // Whether a deletion fits in or not: what waits needs the log to begin again, and that needs room as well.
     if (batch.frees && this.#lacksRoom) this.#reserve?.release();
     let reply = this.#run(batch);
-    if (isFull(reply) && batch.frees && this.#reserve?.release()) reply = this.#run(batch);
-    this.#lacksRoom ||= isFull(reply);
+    if (metFullDisk(reply) && batch.frees && this.#reserve?.release()) reply = this.#run(batch);
+    this.#lacksRoom ||= metFullDisk(reply);
     if ("error" in reply) {
       if (/^SQLITE_(CORRUPT|NOTADB)/.test(reply.error.code)) this.#onDamage(`${reply.error.code}: ${reply.error.message}`);
     } else {
