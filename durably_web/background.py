@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any, TypeVar
 
 from durably_web.context import current_run
@@ -28,18 +28,17 @@ class Background:
             task.add_done_callback(self._done)
         return task
 
-    async def finish(self) -> None:
-        """Wait until nothing is left; but for the task that waits, which may be one of them."""
-        own = asyncio.current_task()
-        while left := [task for task in self._tasks if task is not own]:
+    async def finish(self, waiting: Collection[object]) -> None:
+        """Wait until nothing is left; but for the tasks that are `waiting` for a stop, which may be some of them."""
+        while left := [task for task in self._tasks if task not in waiting]:
             await asyncio.wait(left)
 
     def has(self, task: object) -> bool:
         return task in self._tasks
 
-    def abandon(self) -> list[tuple[str, str | None]]:
-        """Cancel what is left. Gives the name of each, and its run."""
-        left = dict(self._tasks)
+    def abandon(self, waiting: Collection[object]) -> list[tuple[str, str | None]]:
+        """Cancel what is left, but for the tasks that are `waiting`. Gives the name of each, and its run."""
+        left = {task: about for task, about in self._tasks.items() if task not in waiting}
         for task in left:
             task.cancel()
         return list(left.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from durably_web.events import EVENT_TYPES, Event, EventType
@@ -72,11 +72,10 @@ class Emitter:
         """Tell of something that went wrong beside the runs: `worker:error`."""
         self.tell("worker:error", run_id, error=describe(error), context=context)
 
-    async def finish(self) -> bool:
-        """Wait for the listeners that are async and have begun; but not for the one that waits here, if it is one.
+    async def finish(self, waiting: Collection[object]) -> bool:
+        """Wait for the listeners that are async and have begun; but not for those that are `waiting` for a stop.
         Tells whether there were any."""
-        own = asyncio.current_task()
-        left = [task for task in self._tasks if task is not own]
+        left = [task for task in self._tasks if task not in waiting]
         if left:
             await asyncio.wait(left)
         return bool(left)
@@ -85,10 +84,11 @@ class Emitter:
         """Whether this is the task of a listener."""
         return task in self._tasks
 
-    def abandon(self) -> None:
-        """Cancel them."""
+    def abandon(self, waiting: Collection[object]) -> None:
+        """Cancel them, but for those that are `waiting`."""
         for task in list(self._tasks):
-            task.cancel()
+            if task not in waiting:
+                task.cancel()
 
     def _done(self, task: asyncio.Future[None], event: Event) -> None:
         self._tasks.discard(task)

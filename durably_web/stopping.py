@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from durably_web.background import Background
@@ -25,8 +25,10 @@ async def stop_within(
     emitter: Emitter,
     worker: Worker,
     background: Background | None,
+    waiting: Collection[object],
 ) -> bool:
-    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is.
+    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is; but not those that are `waiting` for
+    a stop themselves.
 
     Tells whether it was late.
     """
@@ -41,9 +43,9 @@ async def stop_within(
             what = f"step{'s' * (len(steps) > 1)} {named} of run {run_id}" if steps else f"run {run_id}"
             error = TimeoutError(f"{what} {late}; the run goes on from there when another worker takes it up")
             emitter.error(error, "stopping", run_id)
-        for name, begun_by in background.abandon() if background is not None else ():
+        for name, begun_by in background.abandon(waiting) if background is not None else ():
             emitter.error(TimeoutError(f"background work {name} {late}, and is cancelled"), "stopping", begun_by)
-        emitter.abandon()
+        emitter.abandon(waiting)
         if not await _ends(finishing, clock, GRACE):
             # Cancelled, they do not end: nobody waits any longer, and their leases run out.
             worker.forget()

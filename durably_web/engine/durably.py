@@ -110,8 +110,8 @@ class Durably(Scheduling):
         self._background: Background | None = None
         self._leave: Callable[[], None] | None = None
         self._running = False
-        # Those under way, and how many there have been; and who wants to know that one begins.
-        self._stops: set[asyncio.Future[None]] = set()
+        # Those under way and who waits for each; how many there have been; and who wants to know that one begins.
+        self._stops: dict[asyncio.Future[None], object] = {}
         self._stopped = 0
         self._stop_hooks: list[Callable[[], None]] = []
         environment.shutdown.wait_until = self.wait_until
@@ -171,7 +171,7 @@ class Durably(Scheduling):
             from durably_web.stopping import refuse_who_is_waited_for
 
             refuse_who_is_waited_for(self._environment.shutdown, self._emitter, self._background)
-            await asyncio.wait(self._stops)
+            await asyncio.wait(list(self._stops))
 
     async def stop(self, timeout: Duration | None = None) -> None:
         """Finish the current step of each run, give the leases back, and close the database. Safe to call again.
@@ -189,11 +189,11 @@ class Durably(Scheduling):
         for hook in list(self._stop_hooks):
             hook()
         stops, over = self._stops, asyncio.get_running_loop().create_future()
-        stops.add(over)
+        stops[over] = asyncio.current_task()
         try:
             await self._stop(seconds)
         finally:
-            stops.discard(over)
+            stops.pop(over)
             over.set_result(None)
 
     async def _stop(self, seconds: float | None) -> None:
@@ -203,7 +203,10 @@ class Durably(Scheduling):
         else:
             from durably_web.stopping import stop_within
 
-            late = await stop_within(seconds, self._finish, self._clock, self._emitter, self._worker, self._background)
+            waiting, worker = self._stops.values(), self._worker
+            late = await stop_within(
+                seconds, self._finish, self._clock, self._emitter, worker, self._background, waiting
+            )
         self._running = False
         if self._leave is not None:
             self._leave()
@@ -221,8 +224,8 @@ class Durably(Scheduling):
         await self._worker.stop()
         while True:
             if self._background is not None:
-                await self._background.finish()
-            if not await self._emitter.finish():
+                await self._background.finish(self._stops.values())
+            if not await self._emitter.finish(self._stops.values()):
                 break
 
     async def run_forever(self, *, stop_timeout: Duration | None = None) -> None:

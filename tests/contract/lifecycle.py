@@ -472,6 +472,38 @@ async def background_work_may_stop_the_engine(backend: Backend) -> None:
         await bounded(stopped.wait())
 
 
+async def background_work_that_stops_the_engine_with_a_deadline_is_not_abandoned_itself(backend: Backend) -> None:
+    async with World(backend) as world:
+        for listens in (False, True):
+            durably, held = await world.started(quick), _Held()
+            heard, stopped = Heard(durably, "worker:error"), asyncio.Event()
+
+            async def ends(durably: Durably = durably, stopped: asyncio.Event = stopped) -> None:
+                await durably.stop(timeout=5)
+                stopped.set()
+
+            # Two of them also wait for each other's stop, and not for each other.
+            if listens:
+                durably.on("run:trigger", lambda event, ends=ends: ends())  # type: ignore[misc]
+                await durably.trigger(quick)
+            else:
+                durably.wait_until(ends())
+                durably.wait_until(ends())
+            await bounded(stopped.wait())
+            await raised(StoreUnavailable, durably.get_runs())
+            assert not heard.events
+            # What is not done by then is abandoned, and the stop comes to its end.
+            await durably.init()
+            stopped.clear()
+            work = durably.wait_until(held.politely("work"))
+            stops = durably.wait_until(ends())
+            await turns()
+            await world.advance(5)
+            await bounded(stops)
+            assert work.cancelled() and stopped.is_set() and len(_told(heard, "stopping")) == 1
+            await raised(StoreUnavailable, durably.get_runs())
+
+
 async def an_engine_that_does_not_run_refuses_background_work(backend: Backend) -> None:
     async with World(backend) as world:
         durably = Durably(world.executor(), clock=world.clock)
