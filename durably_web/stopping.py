@@ -27,10 +27,9 @@ async def stop_within(
     background: Background | None,
     waiting: Collection[object],
 ) -> bool:
-    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is; but not those that are `waiting` for
-    a stop themselves.
+    """Await `finish()`, and after `seconds` abandon what it waits for, and say what that is.
 
-    Tells whether it was late.
+    Not the tasks that are `waiting` for a stop themselves. Tells whether it was late.
     """
     finishing = asyncio.ensure_future(finish())
     try:

@@ -84,8 +84,9 @@ class Ticking:
         """Fire what is due; tell whether there may be new runs. What fails is told, and tried again after a while."""
         try:
             if self._until_check() == 0:
-                await self._correct()
+                # Before: what fails there must not keep all others from their ticks.
                 self._checked = self._clock.monotonic()
+                await self._correct()
             fired = await self._fire_all(patient)
             self._troubles.pop("", None)
             return fired
@@ -111,13 +112,16 @@ class Ticking:
         while True:
             found = await self._store.read(operations.next_schedules(_SCHEDULES_AT_ONCE, after))
             due = [schedule for schedule in found if schedule.next_at <= now]
-            fired = await self._fire_each(due, now, patient) or fired
+            some = await self._fire_each(due, now, patient)
+            fired = some or fired
             if len(due) < _SCHEDULES_AT_ONCE:
                 self._moments += [schedule.next_at for schedule in found[len(due) : len(due) + 1]]
                 break
             # What has its moment in common with the last one, and did not fit in, is seen the next time.
             after = due[-1].next_at
-            self._moments.append(after)
+            if some:
+                self._moments.append(after)
+            # Of the others, which could not be reckoned, it is known when they are looked at again.
         self._see(min(self._moments, default=None))
         if fired:
             self._store.changes.notify(RUNNABLE)
@@ -193,12 +197,18 @@ class Ticking:
             await asyncio.sleep(0)
 
     async def _correct_one(self, schedule: Next) -> None:
+        now = self._clock.now()
         try:
             ticks: Ticks = await schedules.ticks_of(*schedule.timing, schedule.created_at)
+            expected, following = ticks.next_after(now + _TOLERANCE_MS), ticks.next_after(now)
         except Exception:
             # When it is due, that will be told.
             return
-        now = self._clock.now()
-        expected = ticks.next_after(now + _TOLERANCE_MS)
         if expected is not None and expected < schedule.next_at:
-            await self._store.write(operations.correct_schedule(schedule, ticks.next_after(now)))
+            try:
+                await self._store.write(operations.correct_schedule(schedule, following))
+            except SchemaTooNew:
+                raise
+            except Exception as error:
+                # It does not hold up the others.
+                self._emitter.error(error, f"correcting schedule {schedule.name!r}")

@@ -105,12 +105,7 @@ class Worker:
         # Those of the claim that was under way.
         self._stop_executions()
         await self._finish_all()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
-        if self._deaf is not None:
-            self._deaf()
-            self._deaf = None
+        self._let_go()
         while self._background:
             await asyncio.wait(self._background)
 
@@ -119,6 +114,15 @@ class Worker:
 
     def forget(self) -> None:
         self._executing.clear()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        if self._deaf is not None:
+            self._deaf()
+            self._deaf = None
 
     def close(self) -> None:
         self._caller.close()
@@ -185,12 +189,15 @@ class Worker:
         deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
         count = 0
         own: set[asyncio.Task[object]] = set()
+
+        def is_over() -> bool:
+            return stops != self._stops or (deadline is not None and self._clock.monotonic() >= deadline)
+
         while True:
             room = self._room
             if max_runs is not None:
                 room = min(room, max_runs - count)
-            late = deadline is not None and self._clock.monotonic() >= deadline
-            begun = [] if late or room <= 0 or stops != self._stops else await self._claim_with_ticks(room, stops)
+            begun = [] if room <= 0 or is_over() else await self._claim_with_ticks(room, is_over)
             count += len(begun)
             own.update(begun)
             if not begun:
@@ -315,10 +322,10 @@ class Worker:
     def _see_tick(self, moment: int | None) -> None:
         self._tick_at = moment
 
-    async def _claim_with_ticks(self, limit: int, stops: int) -> list[asyncio.Task[object]]:
+    async def _claim_with_ticks(self, limit: int, is_over: Callable[[], bool]) -> list[asyncio.Task[object]]:
         """Also of runs that ticks get now."""
         begun = await self._claim(limit)
-        while (due := self._due_ticking()) is not None and await due.work() and not begun and stops == self._stops:
+        while (due := self._due_ticking()) is not None and await due.work() and not begun and not is_over():
             begun = await self._claim(limit)
         return begun
 

@@ -188,6 +188,10 @@ class Scheduling(Control):
             )
         check_priority(priority)
         window = None if catch_up_window is None else milliseconds_of(catch_up_window, "catch_up_window")
+        if window == 0:
+            raise InvalidInput(
+                f"catch_up_window is longer than 0 seconds, not {catch_up_window!r}: no tick is so young"
+            )
         text = job.encode_input(input, self._codec)
         return Definition(job.name, timing, text, checked_labels(labels), priority, missed, overlap, window)
 

@@ -149,6 +149,8 @@ async def a_step_that_does_not_let_itself_be_cancelled_is_left_behind(backend: B
         await world.advance(2, step=0.5)
         await bounded(stopping)
         assert len(_told(heard, "stopping")) == 1
+        # Of the engine nothing is left that would go on.
+        assert durably._worker._heartbeat is None and not durably._environment.network._listeners
         other = await world.engine(works)
         [run] = await other.get_runs()
         assert run.status == "leased" and run.step_count == 0

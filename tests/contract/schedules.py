@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from durably_web import cron
+from durably_web import cron, schedules, ticking
 from durably_web.clock import ManualClock
 from durably_web.encryption import AesGcmCodec
 from durably_web.engine import Durably
@@ -17,6 +17,7 @@ from durably_web.jobs import job
 from durably_web.records import Schedule
 from durably_web.steps import Step
 from durably_web.store.batch import Batch, Executor, Rows
+from durably_web.store.operations.firing import CORRECT
 from tests.contract import Backend, needs
 from tests.support.executors import CountingExecutor, Fault, FaultyExecutor, RepeatingExecutor, Wrapper
 from tests.support.world import Gate, Heard, World, bounded, raised, turns
@@ -178,6 +179,7 @@ async def what_cannot_be_is_refused_and_nothing_stored(backend: Backend) -> None
             ("missed is", {"every": 5, "missed": "some"}),
             ("overlap is", {"every": 5, "overlap": "some"}),
             ("catch_up_window", {"every": 5, "catch_up_window": -1}),
+            ("catch_up_window is longer than 0", {"every": 5, "catch_up_window": 0}),
             ("priority is", {"every": 5, "priority": 1.5}),
             ("labels are", {"every": 5, "labels": 7}),
             ("name must be", {"every": 5, "name": ""}),
@@ -444,8 +446,8 @@ async def missed_ticks_are_skipped_made_up_for_once_or_all(backend: Backend) -> 
         (10 * MINUTE + 30, {}, [10], [("missed", 9, 1, 9)]),
         (10 * MINUTE, {}, [9, 10], [("missed", 8, 1, 8)]),
         (10 * MINUTE + 30, {"catch_up_window": 10}, [], [("missed", 10, 1, 10)]),
-        (10 * MINUTE + 30, {"catch_up_window": 0}, [], [("missed", 10, 1, 10)]),
-        (10 * MINUTE, {"catch_up_window": 0}, [10], [("missed", 9, 1, 9)]),
+        (10 * MINUTE + 30, {"catch_up_window": 0.001}, [], [("missed", 10, 1, 10)]),
+        (10 * MINUTE, {"catch_up_window": 0.001}, [10], [("missed", 9, 1, 9)]),
         (10 * MINUTE, {"catch_up_window": 120}, [8, 9, 10], [("missed", 7, 1, 7)]),
         # One for all.
         (60, {"missed": "one"}, [1], []),
@@ -773,8 +775,6 @@ async def a_schedule_that_cannot_be_reckoned_holds_up_nobody(backend: Backend) -
         await durably.schedule(tick, every=MINUTE)
         await durably.schedule(other, cron="* * * * *", timezone="Europe/Berlin", input={}, missed="one")
         load, cron.load_cron = cron.load_cron, _no_library
-        from durably_web import schedules
-
         schedules.load_cron = _no_library  # type: ignore[attr-defined]
         try:
             await world.advance(10 * MINUTE)
@@ -796,10 +796,115 @@ async def _no_library(expression: str, timezone: str = "UTC") -> Any:
     raise RequirementFailed("no library here")
 
 
+async def many_schedules_that_cannot_be_reckoned_keep_no_worker_busy(backend: Backend) -> None:
+    """More than fit into one look, and a worker that has no room."""
+    gate = Gate()
+
+    @job
+    async def long(step: Step, input: dict[str, Any]) -> Any:
+        return await step.run("wait", gate.wait, 1)
+
+    counting: list[CountingExecutor] = []
+
+    def through(inner: Executor) -> Executor:
+        counting.append(CountingExecutor(inner))
+        return counting[0]
+
+    async with World(backend) as world:
+        full = await world.started(long, tick, max_concurrent_runs=1, through=through)
+        await full.trigger(long)
+        await gate.reached()
+        for number in range(ticking._SCHEDULES_AT_ONCE + 20):
+            await full.schedule(tick, name=f"s{number:04}", every=MINUTE + number / 1000)
+        # It can be reckoned, and comes last.
+        await full.schedule(tick, every=2 * MINUTE)
+        reckon = schedules.ticks_of
+
+        async def fails(cron: str | None, timezone: str | None, every: int | None, created_at: int) -> Any:
+            if every == 120_000:
+                return await reckon(cron, timezone, every, created_at)
+            raise RequirementFailed("no library here")
+
+        schedules.ticks_of = fails
+        try:
+            await world.advance(2 * MINUTE + 1, step=10)
+            assert len(await _ticks(full)) == 1
+            counting[0].batches.clear()
+            await world.advance(0.5, step=0.01)
+            looks = [batch for batch in counting[0].batches if "durably_schedules" in batch.statements[0].sql]
+            # A look is two pages.
+            assert len(looks) < 10, len(looks)
+        finally:
+            schedules.ticks_of = reckon
+            gate.open()
+
+
+async def a_schedule_that_cannot_be_corrected_holds_up_nobody(backend: Backend) -> None:
+    class Wrong:
+        def next_after(self, moment: int) -> int | None:
+            raise OverflowError("no such year")
+
+    class Refusing(Wrapper):
+        async def run(self, batch: Batch) -> list[Rows]:
+            if any(statement.sql == CORRECT for statement in batch.statements):
+                raise StoreError("refused")
+            return await self.inner.run(batch)
+
+    reckon = schedules.ticks_of
+
+    async def wrong(cron: str | None, timezone: str | None, every: int | None, created_at: int) -> Any:
+        return Wrong() if every == 86_400_000 else await reckon(cron, timezone, every, created_at)
+
+    async with World(backend) as world:
+        durably = await world.engine(tick, other, through=Refusing)
+        errors = Heard(durably, "worker:error")
+        await durably.schedule(tick, every=MINUTE)
+        await durably.schedule(other, name="day", every=DAY, input={})
+        begin = _at(world.clock)
+        schedules.ticks_of = wrong
+        try:
+            await _set(world, begin + datetime.timedelta(minutes=1))
+            assert await durably.process_until_idle() == 1
+            assert not errors.events
+            schedules.ticks_of = reckon
+            # Now it waits for a moment that it should not, and that cannot be put right.
+            await _set(world, begin - datetime.timedelta(days=2))
+            await durably.schedule(tick, name="second", every=MINUTE)
+            await _set(world, begin - datetime.timedelta(days=2) + datetime.timedelta(minutes=1))
+            assert await durably.process_until_idle() == 1
+            assert {event.context for event in errors.events} == {
+                "correcting schedule 'day'",
+                "correcting schedule 'tick'",
+            }
+        finally:
+            schedules.ticks_of = reckon
+
+
+async def ticks_are_made_up_for_no_longer_than_asked(backend: Backend) -> None:
+    looks: list[int] = []
+
+    class Slow(Wrapper):
+        """Each transaction that gives ticks their runs takes a second."""
+
+        async def run(self, batch: Batch) -> list[Rows]:
+            if any("fired_by = ?" in statement.sql for statement in batch.statements):
+                looks.append(1)
+                world.clock.advance(1)
+            return await self.inner.run(batch)
+
+    async with World(backend) as world:
+        durably = await world.engine(other, through=Slow)
+        maker = await world.engine(tick)
+        await maker.schedule(tick, every=1, missed="all", overlap="allow")
+        world.clock.advance(1000)
+        # Those runs are for another engine; there is nothing to begin.
+        assert await durably.process_until_idle(max_seconds=3) == 0
+        assert len(looks) == 3, looks
+        assert len(await _ticks(durably)) < 1000, "the others are left for the next time"
+
+
 async def what_reads_cron_may_take_its_time(backend: Backend) -> None:
     """It is fetched, and nobody knows how long that takes: runs go on meanwhile, and an engine can be stopped."""
-    from durably_web import schedules
-
     gate = Gate()
     load = schedules.load_cron  # type: ignore[attr-defined]
 
