@@ -143,6 +143,9 @@ class Execution(Replaying):
                 return await fail(self, self.mismatch)
             return await complete(self, text)
         except BaseException as error:
+            if self.heir is not None:
+                # Not ended by it: the process is going down.
+                raise
             return await self._end_early(error)
         finally:
             self._ending = self._ending or LeaseLost()

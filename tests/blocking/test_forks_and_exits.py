@@ -335,6 +335,39 @@ def test_an_exit_by_an_exception_or_in_a_thread(root: Path, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (3, "")
 
 
+def test_an_undo_may_end_the_process_too(root: Path, tmp_path: Path) -> None:
+    """Once: it is not called again and again by a process that goes on."""
+    program = """
+import asyncio, os, sys
+from durably_web import Durably, job
+
+async def back(value):
+    os.write(1, b"called ")
+    sys.exit(3)
+
+@job
+async def trip(step, input):
+    await step.run("hotel", int, undo=back)
+    raise ValueError
+
+async def main():
+    async with Durably(":memory:", jobs=[trip]) as durably:
+        await durably.wait_for_run((await durably.trigger(trip)).id, timeout=20)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "called "), done
+
+
 def test_an_interrupt_ends_a_wait(root: Path, tmp_path: Path) -> None:
     told = execute(
         root,
