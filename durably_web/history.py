@@ -85,6 +85,8 @@ class History:
         elif entry.type == "run:patched":
             detail = codec.decode(entry.data or "{}")
             self.patches[detail["name"]] = detail["patched"]
+        elif entry.type == "run:restart":
+            self.undone = codec.decode(entry.data or "{}").get("undone", {})
         elif entry.type == "step:unasked":
             self.reported.add(key)
         elif key is None or entry.type == "log:write":

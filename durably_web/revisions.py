@@ -38,9 +38,14 @@ async def accept(execution: Execution, code: str) -> bool:
     journal.code = (None if policy == "fail" else code,)
     _note(execution, "run:code-changed", None, {"from": lease.code, "to": code, "policy": policy})
     if policy == "restart":
-        restart = _note(execution, "run:restart", None, {"notUndone": forgotten})
+        detail: dict[str, Any] = {"notUndone": forgotten}
+        if history.undone:
+            # No server may take what is done from now on for what was undone.
+            detail["undone"] = history.undone
+        restart = _note(execution, "run:restart", None, detail)
         restart.effects = lambda number: operations.restart(lease.run_id, lease.generation, number)
         execution.history = History([])
+        execution.history.undone = dict(history.undone)
         execution.order = Order([])
         journal.forget()
     return policy != "fail"

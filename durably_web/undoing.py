@@ -144,6 +144,8 @@ class Undoing(Execution):
             renew=former._renew,
         )
         self.journal = former.journal
+        # It may have begun anew.
+        self.history = former.history
         self.journal.on_failure = self._write_failed
         # Its results are given to no job.
         self.order.is_over = True

@@ -271,7 +271,7 @@
 /**
  * Steps that were done before a run began anew, and that nobody undoes any more.
  *
- * @typedef {{notUndone: string[]}} Restart
+ * @typedef {{notUndone: string[], undone?: Record<string, number>}} Restart
  */
 
 /**

@@ -1039,6 +1039,41 @@ async def what_is_done_again_is_another_request_to_a_server(backend: Backend) ->
         assert not set(keys) & set(books.keys)
 
 
+async def a_run_that_begins_anew_does_under_other_keys_what_was_undone(backend: Backend) -> None:
+    """Also in the executions behind that in which it did."""
+    books = Books()
+    keys: list[str] = []
+
+    def pay() -> str:
+        keys.append(idempotency_key())
+        return "paid"
+
+    def pays(version: str) -> Job[dict[str, Any], None]:
+        @job(name="pays", version=version, on_change="restart")
+        async def pays(step: Step, input: dict[str, Any]) -> None:
+            await step.run("note", lambda: 1)
+            if version == "3":
+                await step.sleep("nap", 5)
+            await step.run("pay", pay, undo=books.undo)
+            raise RuntimeError
+
+        return pays
+
+    async with World(backend) as world:
+        durably = await world.started(pays("1"), polling_interval=LONG)
+        run_id = (await durably.trigger("pays")).id
+        await raised(RunFailed, bounded(durably.output_of(run_id)))
+        for version in "23":
+            await durably.stop()
+            durably = await world.started(pays(version), polling_interval=LONG)
+            await durably.retry(run_id)
+            if version == "3":
+                await becomes(durably, run_id, "waiting")
+                await move(world, 5)
+            await raised(RunFailed, bounded(durably.output_of(run_id)))
+        assert len(set(keys)) == 3 and len(set(books.keys)) == 3, (keys, books.keys)
+
+
 async def what_could_not_be_undone_is_tried_again_after_a_retry(backend: Backend) -> None:
     """It still has its result: it is not done again."""
     async with World(backend) as world:

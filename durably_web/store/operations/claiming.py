@@ -297,8 +297,7 @@ def claim(
         for row in cast("list[tuple[Any, ...]]", stored):
             if row[1] == "run:restart":
                 entries[row[0]] = []
-            else:
-                entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
+            entries.setdefault(row[0], []).append(StoredEntry._make(row[1:]))
         leases = [rows.lease(row, entries.get(cast(str, row[0]), [])) for row in found]
         moments = [cast(int, rows_[0][0]) for rows_ in (following, *starting) if rows_[0][0] is not None]
         return Claimed(leases, min(moments, default=None), bool(following[0][1]), cast("int | None", following[0][2]))
