@@ -113,6 +113,8 @@ class Triggering(Reading):
 
     async def _trigger(self, job: Job[Any, Any], asked: Trigger) -> RunHandle[Any]:
         triggered = await self._store.write(operations.trigger(asked))
+        if triggered.taken:
+            raise Conflict(_taken(triggered.run_id))
         if triggered.disposition is None:
             raise self._conflict(triggered.run_id, asked)
         await self._tell_of_trigger(asked, triggered)
@@ -171,6 +173,9 @@ class Triggering(Reading):
                 f"items[{refused}]: {which} of job {job.name!r} and key {key!r} is pending already, so none was "
                 'stored: choose coalesce="skip", "replace" or "queue"'
             ) from error
+        for number, result in enumerate(triggered):
+            if result.taken:
+                raise Conflict(f"items[{number}]: {_taken(result.run_id)}; those of the others are stored")
         handles: list[RunHandle[Any]] = []
         for one, result in zip(asked, triggered, strict=True):
             assert result.disposition is not None
@@ -297,3 +302,7 @@ class Triggering(Reading):
             )
         if disposition != "idempotent":
             self._notify(RUNNABLE)
+
+
+def _taken(run_id: str) -> str:
+    return f"the request's id {run_id} is that of a run of another job, so no run was made: give each request its own"

@@ -12,6 +12,8 @@ from durably_web.api.parsing import BadRequest
 
 # The body of a signal is whatever its job waits for.
 _WITH_NAMES = ("/trigger", "/trigger-many", "/schedule")
+# A schedule that ticks more often would keep the whole server at its ticks.
+LEAST_EVERY_MS = 100
 
 
 class TooLarge(Exception):
@@ -64,7 +66,7 @@ async def body_of(request: HttpRequest, path: str, limits: Limits) -> Any:
         raise BadRequest(f"the body is not JSON: {error}") from None
     check_depth(found, limits.depth)
     if path in _WITH_NAMES:
-        _check_names(found, limits)
+        _check_names(found, path, limits)
     return found
 
 
@@ -93,7 +95,7 @@ def check_query(query: dict[str, Any], limits: Limits) -> None:
             raise BadRequest(f"{name[: limits.name]} is longer than {most} characters")
 
 
-def _check_names(body: Any, limits: Limits) -> None:
+def _check_names(body: Any, path: str, limits: Limits) -> None:
     """The texts that a trigger, or a schedule, carries beside its input."""
     if not isinstance(body, dict):
         return
@@ -106,6 +108,9 @@ def _check_names(body: Any, limits: Limits) -> None:
         for name in ("jobName", "idempotencyKey", "concurrencyKey", "name", "cron", "timezone"):
             if isinstance(value := one.get(name), str) and len(value) > limits.name:
                 raise BadRequest(f"{name} must be at most {limits.name} characters")
+        every = one.get("everyMs")
+        if path == "/schedule" and isinstance(every, int | float) and 0 < every < LEAST_EVERY_MS:
+            raise BadRequest(f"everyMs must be at least {LEAST_EVERY_MS}")
         labels = one.get("labels")
         if not isinstance(labels, dict):
             continue

@@ -507,6 +507,31 @@ async def the_id_of_another_run_makes_no_copy(backend: Backend) -> None:
         assert await victims[0].result(timeout=5) == "own"
 
 
+async def the_id_of_another_jobs_run_makes_no_run(backend: Backend) -> None:
+    """A request that brings it is told so: nothing of it is stored."""
+    async with World(backend) as world:
+        durably = await world.engine(quick, other)
+        victim = await durably.trigger(quick, {"n": 1}, labels={"org": "a"})
+        before = await run_of(durably, victim.id)
+        ways: list[dict[str, Any]] = [
+            {},
+            {"labels": {"org": "a"}},
+            {"idempotency_key": "k"},
+            {"concurrency_key": "c"},
+            {"concurrency_key": "c", "coalesce": "skip"},
+            {"concurrency_key": "c", "debounce": 5},
+        ]
+        for options in ways:
+            error = await raised(Conflict, durably.trigger(other, {}, request_id=victim.id, **options))
+            assert victim.id in str(error) and "another job" in str(error), error
+        error = await raised(Conflict, durably.trigger_many(other, [{"input": {}}], request_id=victim.id))
+        assert "items[0]" in str(error), error
+        assert await run_of(durably, victim.id) == before
+        assert len(await durably.get_runs()) == 1
+        again = await durably.trigger(quick, {"n": 1}, labels={"org": "a"}, request_id=victim.id)
+        assert (again.id, again.disposition) == (victim.id, "created")
+
+
 async def a_copy_that_is_asked_for_again_is_the_same(backend: Backend) -> None:
     async with World(backend) as world:
         durably = await world.engine(quick)

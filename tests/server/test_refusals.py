@@ -114,3 +114,10 @@ async def test_long_texts_of_schedules(direct: Direct) -> None:
         body = {"jobName": "echo", "cron": "* * * * *", name: "x" * 513}
         answer = await client.put("/schedule", json=body)
         assert (answer.status_code, name in answer.text, "512" in answer.text) == (400, True, True)
+
+
+async def test_schedules_that_would_do_nothing_but_tick(direct: Direct) -> None:
+    client = direct()
+    answer = await client.put("/schedule", json={"jobName": "echo", "everyMs": 99})
+    assert (answer.status_code, "everyMs" in answer.text) == (400, True)
+    assert (await client.put("/schedule", json={"jobName": "echo", "everyMs": 100})).status_code == 200

@@ -11,6 +11,7 @@ USER_DATA: dict[str, tuple[int, ...]] = {
     triggering.INSERT_RUN: (2,),
     triggering.INSERT_KEYED_RUN: (2,),
     triggering.INSERT_TRIGGER_ENTRY: (0,),
+    triggering.INSERT_ASKED_ENTRY: (0,),
     triggering.INSERT_COALESCED_ENTRY: (0,),
     triggering.REPLACE_INPUT: (0,),
     triggering.PUT_OFF: (0,),

@@ -35,6 +35,11 @@ ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
 """
 
+# The same, with the job of the run that has the id: it may be one that this request has not made.
+INSERT_ASKED_ENTRY: LiteralString = f"""
+{INSERT_TRIGGER_ENTRY}, (SELECT r.job_name FROM durably_runs r WHERE r.id = ?)
+"""
+
 SELECT_BY_IDEMPOTENCY_KEY: LiteralString = """
 SELECT id FROM durably_runs WHERE job_name = ? AND idempotency_key = ?
 """
@@ -146,7 +151,7 @@ class Trigger(NamedTuple):
 
 
 class Triggered(NamedTuple):
-    """What became of a trigger: `disposition` is `None` when `run_id` is in its way.
+    """What became of a trigger: `disposition` is `None` when `run_id` is in its way, `taken` when it has its id.
 
     `seq` is that of the `run:trigger` or the `run:coalesced` entry; `None` for a run that was there before, or is
     deleted again.
@@ -155,6 +160,7 @@ class Triggered(NamedTuple):
     run_id: str
     disposition: Disposition | None
     seq: int | None
+    taken: bool = False
 
 
 _Statements = list[tuple[LiteralString, tuple[Value, ...]]]
@@ -221,7 +227,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
         inserting = [(INSERT_RUN, (*run_values(asked), run_id))]
     if asked.labels:
         inserting.append((INSERT_LABELS, (run_id,)))
-    inserting.append((INSERT_TRIGGER_ENTRY, (asked.origin, run_id)))
+    inserting.append((INSERT_ASKED_ENTRY, (asked.origin, run_id, run_id)))
     pending = (asked.concurrency_key, asked.job_name, int(asked.debounce))
     if asked.concurrency_key is not None:
         inserting.append((SELECT_KEYED_OUTCOME, (run_id, run_id, run_id, asked.job_name, key, *pending)))
@@ -255,6 +261,8 @@ def _keyed(asked: Trigger, refuse: bool) -> _Statements:
 def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     if asked.concurrency_key is None:
         entry = results[1 + bool(asked.labels)]
+        if entry and entry[0][1] != asked.job_name:
+            return Triggered(asked.run_id, None, None, taken=True)
         if entry:
             return Triggered(asked.run_id, "created", cast(int, entry[0][0]))
         if asked.idempotency_key is not None and results[-1]:
@@ -264,6 +272,8 @@ def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     own, coalesced, coalesced_seq, idempotent, pending = cast("tuple[Any, ...]", results[-1][0])
     if own is not None:
         entry = results[-2]
+        if entry and entry[0][1] != asked.job_name:
+            return Triggered(asked.run_id, None, None, taken=True)
         return Triggered(own, "created", cast(int, entry[0][0]) if entry else None)
     if coalesced is not None:
         return Triggered(coalesced, "coalesced", coalesced_seq)
