@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.applications import Starlette
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # A stream whose client has not taken anything for so long is ended; it goes on where it was when it comes back.
 SEND_SECONDS = 30.0
 
+# When the server stops, a stream has so long to end properly before it is cut.
+END_SECONDS = 1.0
 MOST_PARAMETERS = 500
 
 STREAMS = {"/subscribe": ("runId",), "/runs/subscribe": ("jobName", "label.")}
@@ -172,6 +174,9 @@ class _Server:
             ping=self._heartbeat,
             ping_message_factory=lambda: ServerSentEvent(comment="still here"),
             send_timeout=SEND_SECONDS,
+            # Of an event, only this is used.
+            shutdown_event=cast(Any, self._hub),
+            shutdown_grace_period=END_SECONDS,
         )
 
 

@@ -127,6 +127,10 @@ class Hub:
             self._tail.cancel()
             self._tail = None
 
+    def set(self) -> None:
+        """The server stops: all streams end."""
+        self._end()
+
     async def _follow(self, position: int) -> None:
         unsubscribe = self._durably.on("*", self._hear)
         try:

@@ -54,6 +54,8 @@ def test_from_a_request_to_its_output(command_line: CommandLine, arguments: tupl
             lines = response.iter_lines()
             assert "event: connected" in (next(lines), next(lines))
             command.process.send_signal(signal.SIGTERM)
+            # Ended, and not cut: that would raise.
+            assert not any(line.startswith("event:") for line in lines)
             assert command.end() == 0
     assert command.told[-1] == "server stopped"
     assert (command_line.folder / file).exists()
