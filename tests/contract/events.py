@@ -317,6 +317,21 @@ async def a_slow_subscriber_is_told_of_what_another_process_wrote_meanwhile(back
 
 
 async def a_listener_that_raises_harms_nobody(backend: Backend) -> None:
+    """Its error is told; that of one for errors goes to the loop's handler."""
+    loop, unheard = asyncio.get_running_loop(), list[str]()
+    before = loop.get_exception_handler()
+    # Pyodide's loop tells of every task that fails, without a message.
+    loop.set_exception_handler(
+        lambda loop, context: unheard.extend([context["message"]] if "message" in context else [])
+    )
+    try:
+        await _listeners_that_raise(backend)
+    finally:
+        loop.set_exception_handler(before)
+    assert unheard == ["a listener for worker:error raised"] * 2
+
+
+async def _listeners_that_raise(backend: Backend) -> None:
     async with World(backend) as world:
         durably = await world.engine(eventful)
         heard: list[Event] = []
