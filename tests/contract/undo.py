@@ -351,7 +351,7 @@ async def a_run_that_takes_too_long_is_undone_without_a_limit(backend: Backend) 
 
 
 class _Overtaken(Wrapper):
-    """Lets reads overtake the write of a result that can be undone; it comes in with the next write, or when told to."""
+    """Lets reads overtake the write of a result that can be undone; it comes with the next one, or when told to."""
 
     def __init__(self, inner: Executor) -> None:
         super().__init__(inner)
