@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 import sysconfig
@@ -59,7 +60,11 @@ class Culprit:
 def culprit_of(frame: FrameType | None, exempt: tuple[str, ...]) -> Culprit | None:
     """Where the user's code asked for what a frame does; `None` when it is not his, or comes through the `exempt`."""
     called = None
+    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
+        if frame.f_code in collecting or frame.f_code.co_name == "__del__":
+            # Python clears up whenever it likes, and whose turn it is then has not asked for it.
+            return None
         file = frame.f_code.co_filename
         module = str(frame.f_globals.get("__name__", ""))
         owner = owner_of(file, module)

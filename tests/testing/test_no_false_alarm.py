@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 
 from demo.jobs import import_csv
+from durably_web import Step, job
 from durably_web.testing import CrashPoint, check
 from examples.outbox.server import Reports
 from tests.support.examples import imported
@@ -113,3 +116,29 @@ async def test_outbox(root: Path, tmp_path: Path) -> None:
             server.shutdown()
             thread.join(timeout=10)
     same_everywhere(points)
+
+
+async def test_what_python_clears_up_in_the_turn_of_a_job() -> None:
+    """As other packages have it done: the job has not asked for it."""
+    asked: list[float] = []
+
+    class Timed:
+        def __del__(self) -> None:
+            asked.append(time.time())
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        asked.append(time.perf_counter())
+
+    @job
+    async def lets_go(step: Step, input: dict[str, Any]) -> int:
+        dropped = [Timed()]
+        dropped.clear()
+        gc.collect()
+        return await step.run("count", int, 1)
+
+    gc.callbacks.append(collecting)
+    try:
+        await check(lets_go, {})
+    finally:
+        gc.callbacks.remove(collecting)
+    assert len(asked) > 2
