@@ -133,7 +133,7 @@ export class Following {
         watcher.newest = 0;
         /** @type {Record<string, string>} */
         const query = { after: String(position), limit: String(EVENTS_AT_ONCE), ...(runId === undefined ? {} : { runId }) };
-        /** @type {{events: DurablyEvent[], ended: boolean} | undefined} */
+        /** @type {{events: DurablyEvent[], ended: boolean, next: number | null} | undefined} */
         const page = await patience.race(this.#look("/events", query, watcher, patience.signal));
         for (const event of page?.events ?? []) {
           signal?.throwIfAborted();
@@ -141,7 +141,10 @@ export class Following {
           yield event;
         }
         if (page?.ended) return;
-        if (page && page.events.length === EVENTS_AT_ONCE) continue;
+        if (page?.next) {
+          position = page.next;
+          continue;
+        }
         await patience.race(watcher.beyond(position));
       }
     } finally {

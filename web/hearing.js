@@ -176,11 +176,13 @@ export class Hearing {
     for (let full = true; full; ) {
       try {
         const query = { after: String(this.#floor), limit: String(EVENTS_AT_ONCE) };
-        /** @type {{events: DurablyEvent[]}} */
-        const { events } = await this.#request("GET", "/events", query);
+        /** @type {{events: DurablyEvent[], next: number | null}} */
+        const { events, next } = await this.#request("GET", "/events", query);
         if (connection !== this.#connection) return;
         for (const event of events) this.#tellPast(event);
-        full = events.length === EVENTS_AT_ONCE;
+        // Of events that this page may not see, nothing but the seq is told.
+        this.#floor = next ?? this.#floor;
+        full = Boolean(next);
       } catch (error) {
         if (connection !== this.#connection) return;
         if (!PASSING.includes(failureOf(error).name)) {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web.api import parsing
 from durably_web.api.parsing import BadRequest, Request
 from durably_web.errors import NotFound
+from durably_web.events import Event
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
@@ -105,7 +106,8 @@ async def _logs(durably: Durably, request: Request) -> Any:
 
 
 async def _events(durably: Durably, request: Request) -> Any:
-    """One page of stored events; `ended` says that no more can follow."""
+    """One page of stored events. `ended` says that no more can follow; `next`, unless it is `None`, that there may be
+    more behind that seq by now."""
     run_id = parsing.optional(request.query, "runId")
     after = parsing.whole(request.query, "after") or 0
     limit = parsing.whole(request.query, "limit")
@@ -113,7 +115,12 @@ async def _events(durably: Durably, request: Request) -> Any:
     if not 1 <= limit <= MOST_EVENTS:
         raise BadRequest(f"limit must be a number from 1 to {MOST_EVENTS}")
     page = await durably.get_events(run_id, after=after, limit=limit)
-    return {"events": [event.to_wire() for event in page.events], "ended": page.ended}
+    return events_page(page.events, page.ended, page.events[-1].seq if len(page.events) == limit else None)
+
+
+def events_page(events: Sequence[Event], ended: bool, behind: int | None) -> dict[str, Any]:
+    """The answer to `GET /events`; the next page, if there is one by now, begins behind the seq `behind`."""
+    return {"events": [event.to_wire() for event in events], "ended": ended, "next": None if ended else behind}
 
 
 async def _stats(durably: Durably, request: Request) -> Any:

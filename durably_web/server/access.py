@@ -36,6 +36,8 @@ OPERATIONS = {
 }
 # Runs of which a stream remembers whether its client may see them.
 MOST_KNOWN = 10_000
+# Events that one request for a page of them looks at, to find those that its caller may see.
+MOST_LOOKED_AT = 10_000
 # Of these, requests that name no run: they concern all runs of a job.
 _OF_JOBS = (("POST", "/pause"), ("POST", "/resume"))
 
@@ -107,24 +109,26 @@ async def _stats(durably: Durably, caller: Caller, request: Request) -> Any:
 
 
 async def _events(durably: Durably, caller: Caller, request: Request) -> Any:
-    """A page of what the caller may see: as many events as were asked for, if there are so many."""
+    """A page of what the caller may see. One request looks at `MOST_LOOKED_AT` events: then `next` says where to go on,
+    though fewer have been found than were asked for, or none."""
     fits, sees = stream_filter(caller, await caller.scope(RunFilter(), subscribe=True))
     limit = parsing.whole(request.query, "limit")
     limit = routes.MOST_EVENTS if limit is None else limit
     if not 1 <= limit <= routes.MOST_EVENTS:
         return await routes.answer(durably, request)
     after = parsing.whole(request.query, "after")
-    found: list[dict[str, Any]] = []
-    while True:
+    found: list[Event] = []
+    for _ in range(MOST_LOOKED_AT // routes.MOST_EVENTS):
         page = await durably.get_events(after=after, limit=routes.MOST_EVENTS)
         for event in page.events:
+            after = event.seq
             if fits(event) and await sees(event):
-                found.append(event.to_wire())
+                found.append(event)
             if len(found) == limit:
-                return {"events": found, "ended": False}
+                return routes.events_page(found, False, after)
         if len(page.events) < routes.MOST_EVENTS:
-            return {"events": found, "ended": False}
-        after = page.events[-1].seq
+            return routes.events_page(found, False, None)
+    return routes.events_page(found, False, after)
 
 
 async def _bulk(durably: Durably, caller: Caller, request: Request) -> Any:

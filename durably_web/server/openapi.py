@@ -168,7 +168,9 @@ _ANSWERS: dict[tuple[str, str], Schema] = {
     ("GET", "/run"): _ref("Run"),
     ("GET", "/steps"): _list(_ref("Step")),
     ("GET", "/logs"): _list(_ref("LogEntry")),
-    ("GET", "/events"): _object("*", events=_list(_ref("Event")), ended={"type": "boolean"}),
+    ("GET", "/events"): _object(
+        "*", events=_list(_ref("Event")), ended={"type": "boolean"}, next={"type": ["integer", "null"]}
+    ),
     ("GET", "/stats"): _ref("Stats"),
     ("GET", "/health"): _object("*", ok={"const": True}),
     ("PUT", "/schedule"): _ref("Schedule"),

@@ -23,8 +23,8 @@ function world() {
     status: () => state.status,
     onTypes: () => state.typesChanged++,
   });
-  state.answer = async (events, ended = false) => {
-    asked.shift().resolve({ events: events.map((seq) => ({ seq, type: "step:complete" })), ended });
+  state.answer = async (events, ended = false, next = null) => {
+    asked.shift().resolve({ events: events.map((seq) => ({ seq, type: "step:complete" })), ended, next });
     await turn();
   };
   return state;
@@ -74,7 +74,7 @@ test("what is pushed while a page is being read is not missed, and read once", a
 test("a full page is followed by the next", async () => {
   const { following, asked, answer } = world();
   const { seen } = collect(following.events());
-  await answer(Array.from({ length: 200 }, (_, at) => at + 1));
+  await answer(Array.from({ length: 200 }, (_, at) => at + 1), false, 200);
   assert.equal(asked[0].query.after, "200");
   await answer([]);
   assert.equal(seen.length, 200);
@@ -112,6 +112,22 @@ test("a worker that is started again is asked again, behind what was seen", asyn
   await state.answer([2], true);
   await end;
   assert.deepEqual(seen, [1, 2]);
+});
+
+test("where there may be more, the next page is asked for at once, though this one is empty", async () => {
+  const { following, asked, answer } = world();
+  const { seen, end } = collect(following.events());
+  await answer([], false, 700);
+  assert.equal(asked[0].query.after, "700");
+  await answer([701], false, 701);
+  assert.equal(asked[0].query.after, "701");
+  await answer([]);
+  assert.equal(asked.length, 0);
+  assert.deepEqual(seen, [701]);
+  following.hear({ type: "journal", runId: "r", seq: 702 });
+  await turn();
+  await answer([702], true);
+  await end;
 });
 
 test("a busy worker is asked again; any other refusal ends it", async () => {

@@ -71,7 +71,8 @@ class World {
     assert.equal(question.line, "GET /events");
     const { after, limit } = question.query;
     const events = this.journal.filter(({ seq }) => seq > Number(after)).slice(0, Number(limit));
-    question.resolve({ events, ended: false });
+    const next = events.length === Number(limit) ? events.at(-1).seq : null;
+    question.resolve({ events, ended: false, next });
     await turn();
   }
 
@@ -103,6 +104,21 @@ test("what happened without a connection is told first, and then what came meanw
   assert.deepEqual(seqs(heard), [1]);
   await world.answerAll();
   assert.deepEqual(seqs(heard), [1, 2, 3, null]);
+});
+
+test("a page without any event that may be seen is not the last", async () => {
+  const world = new World(true);
+  world.connect();
+  const heard = collect(world.hearing, "*");
+  world.disconnect();
+  const event = world.write("run:complete", 9000);
+  world.connect();
+  await turn();
+  world.questions.shift().resolve({ events: [], ended: false, next: 8000 });
+  await turn();
+  assert.equal(world.questions[0].query.after, "8000");
+  await world.answerAll();
+  assert.deepEqual(heard, [event]);
 });
 
 for (const ownClock of [true, false]) {

@@ -300,12 +300,14 @@ async def test_events_in_pages(api: Api) -> None:
         page = await api.ask("GET /events", runId=run_id, after=after, limit="2")
         read += page["events"]
         if page["ended"]:
+            assert page["next"] is None
             break
         assert len(page["events"]) == 2
+        assert page["next"] == read[-1]["seq"]
     assert read == whole["events"]
     assert (await api.ask("GET /events", runId=other))["ended"] is False
     everything = await api.ask("GET /events")
-    assert everything["ended"] is False
+    assert everything["ended"] is False and everything["next"] is None
     assert {event["runId"] for event in everything["events"]} == {run_id, other}
 
 
