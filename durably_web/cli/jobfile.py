@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from durably_web.cli.database import DEFAULT
 from durably_web.cli.mistakes import Mistake
+from durably_web.engine import Durably
 from durably_web.jobs import Job
 
 
@@ -37,6 +39,24 @@ def load_module(target: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         raise Mistake(f"{target} cannot be loaded: {_explain(error, target)}") from error
+
+
+def is_engine(target: str) -> bool:
+    """Whether the target names something in a module, as an engine is named, and not a module as a whole."""
+    module, _, name = target.rpartition(":")
+    return module != "" and name.isidentifier()
+
+
+def load_engine(target: str, database: str = DEFAULT) -> Durably:
+    """The engine that has a name in a module; or, of a target without a name, one for its jobs. Raises `Mistake`."""
+    if not is_engine(target):
+        return Durably(database, jobs=list(load_jobs(target).values()))
+    found = load_named(target)
+    if not isinstance(found, Durably):
+        raise Mistake(f"{target} is no engine: {target.rpartition(':')[2]} = Durably(…) would be one")
+    if database != DEFAULT:
+        raise Mistake(f"{target} has its database already: leave --database out")
+    return found
 
 
 def load_named(target: str) -> object:

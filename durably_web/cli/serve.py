@@ -12,7 +12,7 @@ import typer
 
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch
-from durably_web.cli.jobfile import load_jobs, load_named
+from durably_web.cli.jobfile import load_engine, load_named
 from durably_web.cli.mistakes import Mistake
 from durably_web.engine import Durably
 
@@ -57,7 +57,7 @@ def serve(
         raise Mistake(
             f"at {host} everybody could do everything: give --auth MODULE:NAME, or --anybody if that is meant"
         )
-    durably = _engine(target, database)
+    durably = load_engine(target, database)
     app = create_app(durably, auth=None if auth is None else _auth(auth), allow_origins=allow_origin or (), work=work)
     served: ASGIApp = _below(app, path)
     if auth is None and not anybody:
@@ -66,18 +66,6 @@ def serve(
         durably.on("*", watch.hear)
         asyncio.run(_serve(durably, served, listening, work, watch, path))
         watch.say("server stopped")
-
-
-def _engine(target: str, database: str) -> Durably:
-    module, _, name = target.rpartition(":")
-    if not module or not name.isidentifier():
-        return Durably(database, jobs=list(load_jobs(target).values()))
-    found = load_named(target)
-    if not isinstance(found, Durably):
-        raise Mistake(f"{target} is no engine: {name} = Durably(…) would be one")
-    if database != DEFAULT:
-        raise Mistake(f"{target} has its database already: leave --database out")
-    return found
 
 
 def _auth(target: str) -> object:

@@ -10,18 +10,22 @@ import typer
 
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch
-from durably_web.cli.jobfile import load_jobs
+from durably_web.cli.jobfile import is_engine, load_engine
 from durably_web.cli.mistakes import Mistake
 from durably_web.cli.supervisor import end_with_the_supervisor, own_command, supervise
 from durably_web.cli.times import parse_duration
 from durably_web.engine import Durably
 from durably_web.events import Event
 from durably_web.forever import run_forever
-from durably_web.jobs import Job
 
 
 def worker(
-    target: Annotated[str, typer.Argument(metavar="FILE|MODULE", help="The job file, or the name of a module.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|MODULE[:NAME]", help="The jobs; or an engine, by the name that it has in FILE or MODULE."
+        ),
+    ],
     database: DatabaseOption = DEFAULT,
     stop_timeout: Annotated[
         str | None,
@@ -33,7 +37,7 @@ def worker(
         int, typer.Option("--processes", "-p", min=1, metavar="N", help="So many worker processes, kept alive by this.")
     ] = 1,
 ) -> None:
-    """Execute pending runs of the jobs in FILE or MODULE, until SIGTERM or SIGINT.
+    """Execute pending runs of the jobs in FILE or MODULE, or of its engine NAME, until SIGTERM or SIGINT.
 
     On the first signal it finishes the current step of each run, gives the runs back for others to go on with, and
     exits with 0. With --stop-timeout it gives up on steps that take longer, says which they are, and exits with 0. A
@@ -45,21 +49,21 @@ def worker(
     """
     limit = None if stop_timeout is None else parse_duration(stop_timeout, "--stop-timeout")
     end_with_the_supervisor()
-    jobs = load_jobs(target)
+    durably = load_engine(target, database)
     if processes == 1:
-        asyncio.run(_work(jobs, database, limit))
+        # An engine has its own database, and so its module has the say.
+        asyncio.run(_work(durably, target if is_engine(target) else database, limit))
         return
     if os.name != "posix":
         raise Mistake("--processes needs the signals of POSIX: start several workers, each with a command of its own")
-    command = own_command("worker", target, "--database", database)
+    command = own_command("worker", target, *([] if is_engine(target) else ["--database", database]))
     if stop_timeout is not None:
         command += ["--stop-timeout", stop_timeout]
     with Watch(name_runs=True) as watch:
         raise typer.Exit(asyncio.run(supervise(command, processes, watch.say)))
 
 
-async def _work(jobs: dict[str, Job[Any, Any]], database: str, stop_timeout: Any) -> None:
-    durably = Durably(database, jobs=list(jobs.values()))
+async def _work(durably: Durably, place: str, stop_timeout: Any) -> None:
     with Watch(name_runs=True) as watch:
 
         def hear(event: Event) -> None:
@@ -71,7 +75,7 @@ async def _work(jobs: dict[str, Job[Any, Any]], database: str, stop_timeout: Any
         await run_forever(
             durably,
             stop_timeout,
-            begun=lambda: watch.say(f"worker on {database}: {', '.join(sorted(jobs))}"),
+            begun=lambda: watch.say(f"worker on {place}: {', '.join(sorted(durably.jobs))}"),
             asked=lambda signal: watch.say(f"{signal.name}: finishing the current steps"),
         )
         watch.say("worker stopped")
