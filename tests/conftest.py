@@ -1,4 +1,4 @@
-"""What several kinds of tests share: the built site, a server for it, and Chromium.
+"""What several kinds of tests share: the built site, a server for it, Chromium, and database servers.
 
 Everything is made on demand, so that a run of the unit tests starts no process.
 """
@@ -6,7 +6,7 @@ Everything is made on demand, so that a run of the unit tests starts no process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ import pytest
 
 from durably_web.site.build import build_site
 from durably_web.site.runtime import Runtime
-from scripts import build_runtime, chromium, runtime
+from scripts import build_runtime, chromium, databases, runtime
 from scripts.serve import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Playwright
+
+    from tests.support.servers import PgBouncer, Postgres, Sqld
 
 pytest.register_assert_rewrite("tests.contract")
 
@@ -103,6 +105,45 @@ def open_browser(playwright_driver: Playwright, tmp_path: Path) -> Iterator[Call
 def crash_tabs() -> Callable[[BrowserContext], None]:
     """Kill the processes of all tabs of a browser."""
     return chromium.crash_tabs
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for everybody: make a database of your own in it, and do not stop it."""
+    from tests.support import servers
+
+    try:
+        server = servers.postgres_server()
+    except databases.ServerMissing as missing:
+        pytest.skip(str(missing))
+    with closing(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode, before `postgres`."""
+    from tests.support import servers
+
+    try:
+        server = servers.pgbouncer(postgres)
+    except databases.ServerMissing as missing:
+        pytest.skip(str(missing))
+    with closing(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sqld() -> Iterator[Sqld]:
+    """A libSQL server for everybody: make a database of your own in it, and do not stop it."""
+    from tests.support import servers
+
+    try:
+        server = servers.sqld_server()
+    except databases.ServerMissing as missing:
+        pytest.skip(str(missing))
+    with closing(server):
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

