@@ -1,68 +1,91 @@
-"""A worker process that is going to be killed, and tells in a file what it does.
+"""The jobs that are tortured. All do the same; what they allow differs.
 
-python -m tests.torture.jobs DATABASE LOG DURABILITY
-
-Each line is one write to a file of the process's own: the moment on a clock that all processes share, and what was
-done. It says `ready` on stdout, and ends on SIGTERM.
+Each execution of a step has a token of its own, which is in the process's file and in the result: so it can be told
+afterwards whose result was stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import time
-from typing import Any, Literal, cast
+import itertools
+from typing import Any
 
-from durably_web import Durably, Step, job
+from durably_web import RateLimit, Step, job
+from durably_web.jobs import Job
+from tests.torture.plan import LIMIT, PER_KEY, RATE, RATE_SECONDS, Plan, names
+from tests.torture.processes import Log
 
-STEPS = ("first", "second")
-
-
-class Log:
-    """What a process did, in the order in which it did it."""
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def write(self, *words: object) -> None:
-        # The kernel has it then, whatever happens to the process.
-        os.write(self._file, f"{time.monotonic_ns()} {' '.join(map(str, words))}\n".encode())
+# Many workers die; no run is to fail for it.
+DEATHS = 1_000_000
 
 
-log: Log
+class Around:
+    """What the jobs of this process need to know."""
+
+    plan: Plan
+    log: Log
+    name: str
+    tokens = itertools.count()
 
 
-async def work(run_id: str, name: str, number: int) -> int:
-    log.write("ran", run_id, name)
+async def work(run_id: str, step: str, generation: int, seconds: float, value: int) -> dict[str, Any]:
+    token = f"{Around.name}.{next(Around.tokens)}"
+    Around.log.write("begin", run_id, step, generation, token)
     # Others get their turn, and a kill may come.
-    await asyncio.sleep(0)
-    return number + 1
+    await asyncio.sleep(seconds)
+    Around.log.write("end", run_id, step, generation, token)
+    return {"value": value + 1, "token": token}
 
 
-@job
-async def tortured(step: Step, input: dict[str, Any]) -> int:
-    number = input["number"]
-    for name in STEPS:
-        number = await step.run(name, work, step.run_id, name, number)
-        log.write("stored", step.run_id, name)
-    return cast(int, number)
+async def execute(step: Step, input: dict[str, Any]) -> int:
+    number, naps, talks = input["number"], input["naps"], input["talks"]
+    plan = Around.plan
+
+    async def one(name: str, value: int) -> int:
+        seconds = plan.pause(number, name)
+        result = await step.run(name, work, step.run_id, name, step.attempt, seconds, value)
+        Around.log.write("stored", step.run_id, name, step.attempt, result["token"])
+        return int(result["value"])
+
+    value: int = number
+    left = names(plan.steps)
+    while left:
+        if len(left) == plan.steps - 2 and plan.steps >= 5:
+            value = sum(await asyncio.gather(one(left.pop(0), value), one(left.pop(0), value)))
+        else:
+            value = await one(left.pop(0), value)
+        if talks:
+            step.log.info("on", value=value)
+            step.progress(plan.steps - len(left), plan.steps)
+        if naps and len(left) == 1:
+            await step.sleep("nap", 0.3)
+    Around.log.write("done", step.run_id, step.attempt)
+    return value
 
 
-async def main(database: str, log_path: str, durability: Literal["full", "relaxed"]) -> None:
-    global log
-    log = Log(log_path)
-    durably = Durably(database, jobs=[tortured], durability=durability)
-    durably.on("worker:error", lambda event: log.write("error", event.error))
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with durably:
-        log.write("worker", os.getpid())
-        os.write(1, b"ready\n")
-        await stopped.wait()
-    log.write("end", os.getpid())
+@job(max_attempts=DEATHS)
+async def plain(step: Step, input: dict[str, Any]) -> int:
+    return await execute(step, input)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], cast("Any", sys.argv[3])))
+@job(max_attempts=DEATHS)
+async def keyed(step: Step, input: dict[str, Any]) -> int:
+    return await execute(step, input)
+
+
+@job(max_attempts=DEATHS, max_concurrent_per_key=PER_KEY["pairs"])
+async def pairs(step: Step, input: dict[str, Any]) -> int:
+    return await execute(step, input)
+
+
+@job(max_attempts=DEATHS, max_concurrent_runs=LIMIT)
+async def limited(step: Step, input: dict[str, Any]) -> int:
+    return await execute(step, input)
+
+
+@job(max_attempts=DEATHS, rate_limit=RateLimit(RATE, RATE_SECONDS))
+async def rated(step: Step, input: dict[str, Any]) -> int:
+    return await execute(step, input)
+
+
+JOBS: dict[str, Job[Any, Any]] = {each.name: each for each in (plain, keyed, pairs, limited, rated)}

@@ -1,208 +1,289 @@
-"""Worker processes on one SQLite file, killed at random; then everything that they did is reckoned up."""
+"""Worker and client processes on one database, killed, stopped and cut off; then everything that they did is checked."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import os
-import random
+import contextlib
+import json
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 from durably_web import Durably
-from durably_web.backends.sqlite import SqliteExecutor
+from durably_web.backends import open_executor
 from tests.support.invariants import check_invariants
-from tests.torture.jobs import STEPS, tortured
+from tests.torture.checker import check
+from tests.torture.databases import Database, replaced
+from tests.torture.evidence import Evidence, read_lines, read_rows
+from tests.torture.figures import Figures, figures
+from tests.torture.plan import Fault, Plan, cuts
+from tests.torture.processes import PASSING, Log, pause
+from tests.torture.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WATCH_SECONDS = 0.05
+# For what ends by itself once nothing goes wrong any more.
+END_SECONDS = 60
 
 
-class Plan(NamedTuple):
-    """All that is decided in advance. When a kill comes is; what it hits is up to the machine."""
-
-    seed: int
-    runs: int = 5000
-    processes: int = 8
-    kills: int = 24
-    seconds: float = 300
-    durability: Literal["full", "relaxed"] = "relaxed"
+class Outcome(NamedTuple):
+    figures: Figures
+    wrong: list[str]
 
 
-class Figures(NamedTuple):
-    """What happened."""
-
-    seconds: float
-    """From the first step's call to the last step's result."""
-    runs_per_second: float
-    workers: int
-    killed: int
-    taken_over: int
-    """Runs that were claimed more than once."""
-    repeated: int
-    """Steps that were called again, since the process that had called them was killed before it had stored them."""
-    longest: float
-    """Seconds from the call of a step to its stored result, at most: nobody waits for his turn for ever."""
-    fewest: int
-    most: int
-    """How many runs were completed by the one that completed the fewest, and the most, of the workers that were there
-    all the time."""
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {round(value, 3):g}" for name, value in self._asdict().items())
-
-
-class _Line(NamedTuple):
-    moment: int
-    what: str
-    run_id: str
-    step: str
-
-
-async def torture(folder: Path, plan: Plan) -> Figures:
-    """Raises `AssertionError` when anything was lost, or done twice after it was stored."""
-    draw = random.Random(plan.seed)
-    database = str(folder / "app.db")
-    durably = Durably(database, jobs=[tortured], durability=plan.durability)
-    await durably.migrate()
-    # They begin when all are there.
-    await durably.pause_job(tortured)
-    asked = {}
-    for first in range(0, plan.runs, 500):
-        numbers = range(first, min(first + 500, plan.runs))
-        handles = await durably.trigger_many(tortured, [{"input": {"number": number}} for number in numbers])
-        asked.update({handle.id: number for handle, number in zip(handles, numbers, strict=True)})
-    # When so many runs have ended, somebody is killed: the machine may be slow or fast.
-    moments = sorted(draw.randrange(plan.runs * 19 // 20) for _ in range(plan.kills))
-    workers: list[_Worker] = []
-    try:
+async def torture(folder: Path, plan: Plan, database: Database) -> Outcome:
+    """Play the plan to its end. Raises `AssertionError` where somebody does not come to an end in time, or dies of
+    something that is not in the plan; what is wrong with what they did is in the outcome."""
+    async with contextlib.AsyncExitStack() as stack:
+        url, proxy = database.url, None
+        if database.address is not None:
+            proxy = await stack.enter_async_context(
+                Proxy(*database.address, lambda number: cuts(plan.seed, number, plan.between))
+            )
+            url = replaced(url, proxy.port)
+        torment = Torment(folder, plan, database, url)
+        await stack.enter_async_context(contextlib.aclosing(torment))
         async with asyncio.timeout(plan.seconds):
-            alive = [await _begin(folder, workers, plan) for _ in range(plan.processes)]
-            for worker in alive:
-                assert worker.process.stdout is not None
-                assert await worker.process.stdout.readline() == b"ready\n"
-            await durably.resume_job(tortured)
-            async for ended in _completed(durably):
-                while moments and ended >= moments[0]:
-                    moments.pop(0)
-                    position = draw.randrange(len(alive))
-                    await alive[position].kill()
-                    alive[position] = await _begin(folder, workers, plan)
-                if ended == plan.runs:
-                    break
-            for worker in alive:
-                assert await worker.end() == 0
+            await torment.play(proxy)
+    evidence = await gather(folder, plan, database)
+    network = collections.Counter() if proxy is None else proxy.done
+    return Outcome(figures(evidence, network), check(evidence))
+
+
+async def gather(folder: Path, plan: Plan, database: Database) -> Evidence:
+    """All that is known, once nobody is at it any more."""
+    executor = open_executor(database.url, plan.durability)
+    await executor.open()
+    try:
+        damages = await database.damages(executor)
+        runs, entries = await read_rows(executor)
+        try:
+            await check_invariants(executor)
+        except AssertionError as error:
+            damages.append(f"invariants: {error}")
     finally:
-        for worker in workers:
-            await worker.kill()
-        await durably.stop()
-    return await _reckon(database, folder, workers, asked, plan)
+        await executor.close()
+    return Evidence(plan, database.name, runs, entries, read_lines(folder), damages)
 
 
-class _Worker:
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+class Torment:
+    """The processes, and what is done to them."""
+
+    def __init__(self, folder: Path, plan: Plan, database: Database, url: str) -> None:
+        self._folder = folder
+        self._plan = plan
+        self._database = database
+        self._url = url
+        self._log = Log(str(folder / "torment.log"))
+        self._workers: list[Process] = []
+        self._clients: list[Process] = []
+        self._reader: Process | None = None
+        self._started: list[Process] = []
+        self._count = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._server = asyncio.Lock()
+
+    async def play(self, proxy: Proxy | None) -> None:
+        plan = self._plan
+        self._workers = [await self._begin_worker(slot) for slot in range(plan.workers)]
+        self._clients = [await self._begin_client(number) for number in range(plan.clients)]
+        self._reader = await self._begin_reader()
+        faults = [fault for fault in plan.faults() if self._can(fault)]
+        async for ended in self._ended():
+            while faults and ended >= faults[0].ended:
+                await self._do(faults.pop(0))
+            self._check_alive()
+            if ended >= plan.runs * 97 // 100:
+                break
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        if proxy is not None:
+            proxy.calm()
+        for client in self._clients:
+            assert await client.process.wait() == 0, f"{client.name} ended with {client.process.returncode}"
+        last = await self._until_completed()
+        for worker in self._workers:
+            assert await worker.end() == 0, f"{worker.name} ended with {worker.process.returncode}"
+        assert self._reader is not None
+        async with asyncio.timeout(END_SECONDS):
+            while _last_seen(self._reader.log) < last:
+                await asyncio.sleep(WATCH_SECONDS)
+        assert await self._reader.end() == 0, f"the reader ended with {self._reader.process.returncode}"
+
+    async def aclose(self) -> None:
+        """Nobody that was begun is left; the server is up, for whoever stops it."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        for process in self._started:
+            await process.kill()
+
+    # -- processes ---------------------------------------------------------------------------------------
+
+    async def _begin_worker(self, slot: int) -> Process:
+        name = f"w{slot}.{self._count}"
+        self._count += 1
+        return await self._begin("worker", name, str(slot), name)
+
+    async def _begin_client(self, number: int) -> Process:
+        return await self._begin("client", f"client{number}", str(number))
+
+    async def _begin_reader(self) -> Process:
+        return await self._begin("reader", "reader")
+
+    async def _begin(self, module: str, name: str, *arguments: str) -> Process:
+        log = self._folder / f"{name}.log"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"tests.torture.{module}", self._url, str(log)),
+            *(json.dumps(self._plan._asdict()), *arguments),
+            cwd=ROOT,
+            # It dies when this is closed.
+            stdin=asyncio.subprocess.PIPE,
+            # A Ctrl-C at the terminal is for this program, which ends them all.
+            start_new_session=True,
+        )
+        begun = Process(process, name, log)
+        self._started.append(begun)
+        return begun
+
+    def _check_alive(self) -> None:
+        for each in (*self._workers, *self._clients, self._reader):
+            assert each is not None
+            code = each.process.returncode
+            assert code is None or (code == 0 and each in self._clients), f"{each.name} ended by itself with {code}"
+
+    # -- how far it is -----------------------------------------------------------------------------------
+
+    async def _ended(self) -> AsyncIterator[int]:
+        """How many runs have come to the end of their jobs, again and again."""
+        counters: dict[Path, Callable[[], int]] = {}
+        while True:
+            for process in self._started:
+                if process.log not in counters and process.name.startswith("w"):
+                    counters[process.log] = _counter(process.log)
+            yield sum(count() for count in counters.values())
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _until_completed(self) -> int:
+        """Wait until all runs are completed; gives the last seq."""
+        durably = Durably(self._database.url, durability=self._plan.durability)
+        try:
+            while True:
+                try:
+                    await durably.migrate()
+                    if (await durably.stats()).by_status == {"completed": self._plan.runs}:
+                        return await durably.last_seq()
+                except PASSING:
+                    pass
+                await pause()
+        finally:
+            await durably.stop()
+
+    # -- faults ------------------------------------------------------------------------------------------
+
+    def _can(self, fault: Fault) -> bool:
+        return self._database.address is not None or not fault.kind.endswith("server")
+
+    async def _do(self, fault: Fault) -> None:
+        match fault.kind:
+            case "kill worker":
+                await self._kill(self._workers[fault.target])
+                self._workers[fault.target] = await self._begin_worker(fault.target)
+            case "kill client":
+                if self._clients[fault.target].process.returncode is None:
+                    await self._kill(self._clients[fault.target])
+                    self._clients[fault.target] = await self._begin_client(fault.target)
+            case "kill reader":
+                assert self._reader is not None
+                await self._kill(self._reader)
+                self._reader = await self._begin_reader()
+            case "stop worker":
+                self._in_background(self._stop(self._workers[fault.target], fault.seconds))
+            case "restart server" | "kill server":
+                self._in_background(self._take_away(fault))
+
+    def _in_background(self, work: collections.abc.Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _kill(self, process: Process) -> None:
+        # Told before: what is written later is not of it.
+        self._log.write("kill", process.name)
+        await process.kill()
+
+    async def _stop(self, process: Process, seconds: float) -> None:
+        if process.stopped or process.process.returncode is not None:
+            return
+        process.stopped = True
+        self._log.write("stop", process.name)
+        process.send(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            process.stopped = False
+            # Told before: what it does at once comes later.
+            self._log.write("continue", process.name)
+            process.send(signal.SIGCONT)
+
+    async def _take_away(self, fault: Fault) -> None:
+        """One after the other: it must be there to be taken away."""
+        async with self._server:
+            self._log.write(fault.kind.split(" ")[0], "server")
+            down = self._database.kill if fault.kind == "kill server" else self._database.stop
+            try:
+                await asyncio.to_thread(down)
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await asyncio.shield(asyncio.to_thread(self._database.start))
+            self._log.write("started", "server")
+
+
+class Process:
+    def __init__(self, process: asyncio.subprocess.Process, name: str, log: Path) -> None:
         self.process = process
+        self.name = name
         self.log = log
-        self.killed = False
+        self.stopped = False
+
+    def send(self, number: signal.Signals) -> None:
+        # By its process id, and only while it is ours to wait for.
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
 
     async def kill(self) -> None:
         if self.process.returncode is None:
-            self.killed = True
-            self.process.kill()
+            self.send(signal.SIGKILL)
             await self.process.wait()
 
     async def end(self) -> int:
-        if self.process.returncode is None:
-            self.process.terminate()
-        return await self.process.wait()
-
-    def lines(self) -> Iterator[_Line]:
-        if self.log.exists():
-            for line in self.log.read_text().splitlines():
-                moment, what, *words = line.split(" ", 3)
-                yield _Line(int(moment), what, *[*words, "", ""][:2])
+        self.send(signal.SIGTERM)
+        async with asyncio.timeout(END_SECONDS):
+            return await self.process.wait()
 
 
-async def _begin(folder: Path, workers: list[_Worker], plan: Plan) -> _Worker:
-    log = folder / f"{len(workers)}.log"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.torture.jobs", str(folder / "app.db"), str(log), plan.durability),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    worker = _Worker(process, log)
-    workers.append(worker)
-    return worker
+def _counter(path: Path) -> Callable[[], int]:
+    """Counts the runs that a worker's file says are done, reading on where it was."""
+    position, count, rest = 0, 0, b""
+
+    def counted() -> int:
+        nonlocal position, count, rest
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
+                text = rest + file.read()
+                position = file.tell()
+            *lines, rest = text.split(b"\n")
+            count += sum(b" done " in line for line in lines)
+        return count
+
+    return counted
 
 
-async def _completed(durably: Durably) -> Any:
-    """How many runs have ended, each time that it may be more."""
-    count, after = 0, 0
-    while True:
-        page = await durably.get_events(after=after, limit=2000)
-        for event in page.events:
-            after = event.seq or after
-            count += event.type in ("run:complete", "run:fail")
-        yield count
-        if not page.events:
-            await durably._store.changes.wait("journal", 0.05)
+def _last_seen(path: Path) -> int:
+    from tests.torture.reader import last_seq
 
-
-async def _reckon(database: str, folder: Path, workers: list[_Worker], asked: dict[str, int], plan: Plan) -> Figures:
-    executor = SqliteExecutor(database)
-    await executor.open()
-    await check_invariants(executor)
-    durably = Durably(executor, jobs=[tortured])
-    await durably.migrate()
-    runs, last = [], None
-    while page := await durably.get_runs(limit=1000, after=last):
-        runs += page
-        last = page[-1].id
-    assert {run.id for run in runs} == asked.keys(), "no run is lost, and none is there that nobody asked for"
-    for run in runs:
-        assert (run.status, run.output) == ("completed", asked[run.id] + len(STEPS)), run
-    results: collections.Counter[tuple[str, str]] = collections.Counter()
-    after = 0
-    while events := (await durably.get_events(after=after, limit=5000)).events:
-        for event in events:
-            if event.type == "step:complete":
-                results[event.run_id or "", event.step_name or ""] += 1
-        after = events[-1].seq or after
-    assert results == collections.Counter({(run_id, name): 1 for run_id in asked for name in STEPS})
-    await durably.stop()
-    assert [name for name in os.listdir(folder) if "-wal" in name or "-shm" in name] == []
-
-    stored: dict[tuple[str, str], int] = {}
-    calls: collections.Counter[tuple[str, str]] = collections.Counter()
-    finished: dict[int, int] = {}
-    begun: dict[tuple[str, str, int], int] = {}
-    longest = 0
-    lines = sorted((line, number) for number, worker in enumerate(workers) for line in worker.lines())
-    for line, number in lines:
-        key = line.run_id, line.step
-        assert line.what != "error", f"worker {number}: {line}"
-        if line.what == "ran":
-            calls[key] += 1
-            begun[*key, number] = line.moment
-            assert key not in stored, f"{key} was called by worker {number}, after it was stored"
-        elif line.what == "stored":
-            # Told again when a run is replayed.
-            stored.setdefault(key, line.moment)
-            longest = max(longest, line.moment - begun.pop((*key, number), line.moment))
-            if line.step == STEPS[-1]:
-                finished[number] = finished.get(number, 0) + 1
-    healthy = [finished.get(number, 0) for number in range(plan.processes) if not workers[number].killed] or [0]
-    moments = [line.moment for line, _ in lines if line.what in ("ran", "stored")]
-    seconds = (max(moments) - min(moments)) / 1e9
-    return Figures(
-        seconds=seconds,
-        runs_per_second=len(runs) / seconds,
-        workers=len(workers),
-        killed=sum(worker.killed for worker in workers),
-        taken_over=sum(run.attempt > 1 for run in runs),
-        repeated=sum(count - 1 for count in calls.values()),
-        longest=longest / 1e9,
-        fewest=min(healthy),
-        most=max(healthy),
-    )
+    return last_seq(path)
