@@ -111,8 +111,8 @@ simulate: $(VENV)/.installed ## Simulate engines in trouble: SEEDS=1000 many (FI
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0))
 
 .PHONY: torture
-torture: $(VENV)/.installed ## Kill worker processes on one file: ARGS="--runs 50000 --kills 200 --seed 2"
-	@$(BIN)/python -m tests.torture $(ARGS)
+torture: $(VENV)/.installed ## Kill processes on one database: BACKEND=postgres ARGS="--runs 50000 --seed 2"
+	@$(BIN)/python -m tests.torture $(if $(BACKEND),--backend $(BACKEND)) $(ARGS)
 
 # --- How fast? -----------------------------------------------------------------------------------------------------
 

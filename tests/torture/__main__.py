@@ -1,4 +1,4 @@
-"""python -m tests.torture --backend postgres --runs 10000 --seed 1; --keep FOLDER keeps the files of all who took part"""
+"""python -m tests.torture --backend postgres --runs 10000 --seed 1"""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ from tests.torture.torture import torture
 SHOWN = 50
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--backend", choices=BACKENDS, default="sqlite")
-    parser.add_argument("--keep", type=Path, help="an empty folder for the files")
+    parser.add_argument("--keep", type=Path, help="an empty folder for the files of all who take part")
+    parser.add_argument("--calm", action="store_true", help="nothing goes wrong: how fast are the workers?")
     for name, value in Plan(1)._asdict().items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        if name != "calm":
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
     backend, keep = given.pop("backend"), given.pop("keep")
     plan = Plan(**given)
-    print(f"{backend}: {plan}", flush=True)
+    if plan.calm:
+        plan = plan.calmed()
+    tell(f"{backend}: {plan}")
     with contextlib.ExitStack() as stack:
         if keep is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -35,10 +44,10 @@ def main() -> int:
             folder.mkdir(parents=True, exist_ok=True)
         database = stack.enter_context(BACKENDS[backend](folder))
         figures, wrong = asyncio.run(torture(folder, plan, database))
-    print(figures)
+    tell(str(figures))
     for line in wrong[:SHOWN]:
-        print(line)
-    print(f"{len(wrong)} things are wrong" if wrong else "nothing is wrong")
+        tell(line)
+    tell(f"{len(wrong)} things are wrong" if wrong else "nothing is wrong")
     return 1 if wrong else 0
 
 

@@ -9,6 +9,7 @@ import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from tests.torture.evidence import Entry, Evidence, Execution, Line, RunRow
@@ -49,7 +50,7 @@ class Facts:
         self.stored: dict[tuple[str, str], tuple[str, Entry]] = {}
         for entry in evidence.entries:
             if entry.type == "step:complete" and entry.step in self.steps:
-                token = json.loads(entry.data or "null")["token"]
+                token = str(_data(entry).get("token"))
                 self.stored.setdefault((entry.run_id, entry.step or ""), (token, entry))
         self.executions = evidence.executions()
         self.by_token = {execution.token: execution for execution in self.executions}
@@ -59,6 +60,10 @@ class Facts:
         for run in self.evidence.runs:
             if run.job == job and any(entry.type == "run:leased" for entry in self.journals[run.id]):
                 yield run, self.journals[run.id]
+
+    def job_of(self, execution: Execution) -> str | None:
+        run = self.runs.get(execution.run_id)
+        return None if run is None else run.job
 
     def is_stored(self, execution: Execution) -> bool:
         token, _ = self.stored.get((execution.run_id, execution.step), ("", None))
@@ -131,7 +136,7 @@ def _stale(facts: Facts) -> Iterator[str]:
         for entry in journal:
             if entry.type == "run:leased":
                 generation += 1
-                owners[run_id, generation] = json.loads(entry.data or "null")["workerId"]
+                owners[run_id, generation] = str(_data(entry).get("workerId"))
             if entry.generation != generation:
                 yield f"entry {entry.number} ({entry.type}) of run {run_id} is of {entry.generation}, not {generation}"
         run = facts.runs.get(run_id)
@@ -194,9 +199,8 @@ def _overlap(facts: Facts) -> Iterator[str]:
                 yield f"by the journal, {several} have {key} at once"
         used: dict[str, list[Interval]] = defaultdict(list)
         for execution in facts.executions:
-            run_ = facts.runs.get(execution.run_id)
-            if run_ is not None and run_.job == job and facts.is_stored(execution):
-                used[run_.key or ""].append(_interval(execution))
+            if facts.job_of(execution) == job and facts.is_stored(execution):
+                used[facts.runs[execution.run_id].key or ""].append(_interval(execution))
         for key, intervals in used.items():
             for several in _more_than(allowed, intervals):
                 yield f"steps of {several}, with {key}, were executed at once"
@@ -215,8 +219,8 @@ def _late_begins(facts: Facts) -> Iterator[str]:
     for line in facts.evidence.of("continue"):
         continued[line.words[0]].append(line.moment)
     following: dict[str, str] = {}
-    for _, runs in _by_key(facts, "keyed").items():
-        following.update(zip(runs, runs[1:], strict=False))
+    for runs in _by_key(facts, "keyed").values():
+        following.update(pairwise(runs))
     for run_id, next_id in following.items():
         first = min((execution.begun for execution in begins[next_id]), default=None)
         for execution in begins[run_id]:
@@ -253,7 +257,7 @@ def _limit(facts: Facts) -> Iterator[str]:
     used = [
         _interval(execution)
         for execution in facts.executions
-        if facts.is_stored(execution) and facts.runs[execution.run_id].job == "limited"
+        if facts.is_stored(execution) and facts.job_of(execution) == "limited"
     ]
     for several in _more_than(LIMIT, used):
         yield f"steps of {several} were executed at once"
@@ -280,16 +284,21 @@ def _rate(facts: Facts) -> Iterator[str]:
 
 def _reader(facts: Facts) -> Iterator[str]:
     """Who follows sees each entry once, and in order."""
-    seen = [tuple(line.words) for line in facts.evidence.of("event")]
+    seen: list[tuple[str, ...]] = [line.words for line in facts.evidence.of("event")]
     entries = sorted(facts.evidence.entries)
-    written = [(str(entry.seq), entry.run_id, str(entry.number), entry.type) for entry in entries]
+    written: list[tuple[str, ...]] = [
+        (str(entry.seq), entry.run_id, str(entry.number), entry.type) for entry in entries
+    ]
     if seen == written:
         return
-    for what, difference in (("missed", Counter(written) - Counter(seen)), ("in vain saw", Counter(seen) - Counter(written))):
+    for what, difference in (
+        ("missed", Counter(written) - Counter(seen)),
+        ("in vain saw", Counter(seen) - Counter(written)),
+    ):
         if difference:
             yield f"the reader {what} {sum(difference.values())} entries: {[*difference.elements()][:5]}"
     seqs = [int(words[0]) for words in seen]
-    for before, after in zip(seqs, seqs[1:], strict=False):
+    for before, after in pairwise(seqs):
         if before >= after:
             yield f"the reader saw {after} behind {before}"
 
@@ -305,6 +314,11 @@ def _error(facts: Facts) -> Iterator[str]:
 def _damage(facts: Facts) -> Iterator[str]:
     """The database itself is whole."""
     yield from facts.evidence.damages
+
+
+def _data(entry: Entry) -> dict[str, object]:
+    data: object = json.loads(entry.data or "{}")
+    return data if isinstance(data, dict) else {}
 
 
 def _interval(execution: Execution) -> Interval:

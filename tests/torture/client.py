@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from durably_web import Durably, RunHandle
-from tests.torture.jobs import JOBS
+from tests.torture.jobs import JOBS, input_of
 from tests.torture.plan import Plan
 from tests.torture.processes import PASSING, Log, die_with_parent, pause
 
@@ -42,7 +42,6 @@ class Client:
 
     async def _ask(self, number: int) -> RunHandle[Any]:
         asked = self._plan.asked(number)
-        input = {"number": number, "naps": asked.naps, "talks": asked.talks}
         options: dict[str, Any] = {"idempotency_key": str(number), "priority": asked.priority}
         if asked.key is not None:
             options |= {"concurrency_key": asked.key, "coalesce": "queue"}
@@ -52,7 +51,7 @@ class Client:
                 self._log.write("asks", number)
                 try:
                     async with asyncio.timeout(impatience):
-                        handle = await self._durably.trigger(JOBS[asked.job], input, **options)
+                        handle = await self._durably.trigger(JOBS[asked.job], input_of(asked), **options)
                 except (*PASSING, TimeoutError) as error:
                     self._log.write("unanswered", number, type(error).__name__, error)
                     impatience = None

@@ -59,7 +59,8 @@ def figures(evidence: Evidence, network: collections.Counter[str]) -> Figures:
     )
     touched = {line.words[0] for what in ("kill", "stop") for line in evidence.of(what)}
     finished = collections.Counter(line.process for line in evidence.of("done"))
-    healthy = [finished[line.process] for line in evidence.of("worker") if line.process not in touched] or [0]
+    first = [f"w{slot}.{slot}" for slot in range(evidence.plan.workers)]
+    healthy = [finished[name] for name in first if name not in touched] or [0]
     moments = [line.moment for what in ("asks", "stored") for line in evidence.of(what)]
     seconds = (max(moments) - min(moments)) / 1e9
     calls = collections.Counter((each.run_id, each.step) for each in facts.executions)

@@ -12,7 +12,7 @@ from typing import Any
 
 from durably_web import RateLimit, Step, job
 from durably_web.jobs import Job
-from tests.torture.plan import LIMIT, PER_KEY, RATE, RATE_SECONDS, Plan, names
+from tests.torture.plan import LIMIT, PER_KEY, RATE, RATE_SECONDS, Asked, Plan, names
 from tests.torture.processes import Log
 
 # Many workers die; no run is to fail for it.
@@ -86,6 +86,10 @@ async def limited(step: Step, input: dict[str, Any]) -> int:
 @job(max_attempts=DEATHS, rate_limit=RateLimit(RATE, RATE_SECONDS))
 async def rated(step: Step, input: dict[str, Any]) -> int:
     return await execute(step, input)
+
+
+def input_of(asked: Asked) -> dict[str, Any]:
+    return {"number": asked.number, "naps": asked.naps, "talks": asked.talks}
 
 
 JOBS: dict[str, Job[Any, Any]] = {each.name: each for each in (plain, keyed, pairs, limited, rated)}

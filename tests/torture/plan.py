@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self, get_args
 
 Durability = Literal["full", "relaxed"]
 Kind = Literal["kill worker", "stop worker", "kill client", "kill reader", "restart server", "kill server"]
@@ -64,19 +64,27 @@ class Plan(NamedTuple):
     keys: int = 40
     seconds: float = 3600
     durability: Durability = "relaxed"
+    calm: bool = False
+    """Nothing goes wrong, and all is asked for before the workers begin: to see how fast they are."""
+
+    def calmed(self) -> Self:
+        calm = self._replace(kills=0, stops=0, client_kills=0, reader_kills=0, restarts=0, crashes=0, between=0)
+        return calm._replace(clients=0, longest_step=0.0, calm=True)
 
     def asked(self, number: int) -> Asked:
         draw = random.Random(f"{self.seed} run {number}")
         late = number >= WITHOUT_KEYS * self.runs
-        job = draw.choices(("plain", "keyed", "pairs", "limited", "rated"), (10, 5, 2, 2, 1))[0] if late else "plain"
+        job = "plain"
+        if late and not self.calm:
+            job = draw.choices(("plain", "keyed", "pairs", "limited", "rated"), (10, 5, 2, 2, 1))[0]
         return Asked(
             number,
             job,
             f"key {draw.randrange(self.keys)}" if job in PER_KEY else None,
             draw.choice((0, 0, 0, 1)),
             draw.random() * 0.005 if draw.random() < 0.05 else None,
-            job == "plain" and draw.random() < 0.05,
-            draw.random() < 0.2,
+            job == "plain" and draw.random() < 0.05 and not self.calm,
+            draw.random() < 0.2 and not self.calm,
         )
 
     def asked_by(self, client: int) -> list[int]:
@@ -115,19 +123,23 @@ class Plan(NamedTuple):
             yield Fault(moment(), "kill server", 0, self.lease * 1.5 if index % 3 == 2 else draw.random())
 
 
+CutKind = Literal["cut", "tear", "lose", "delay"]
+CUTS: tuple[CutKind, ...] = get_args(CutKind)
+
+
 class Cut(NamedTuple):
     """What happens to one connection through the proxy, when `after` more pieces have passed."""
 
     after: int
-    kind: Literal["cut", "tear", "lose", "delay"]
+    kind: CutKind
     seconds: float
 
 
 def cuts(seed: int, connection: int, between: int) -> Iterator[Cut]:
     """What goes wrong on the n-th connection, one thing after another."""
     draw = random.Random(f"{seed} connection {connection}")
-    while True:
-        kind = draw.choices(("cut", "tear", "lose", "delay"), (3, 2, 4, 3))[0]
+    while between:
+        kind = draw.choices(CUTS, (3, 2, 4, 3))[0]
         seconds = draw.choices((0.1, 0.8, 4.0), (14, 5, 1))[0] * draw.random()
         yield Cut(1 + int(draw.expovariate(1 / between)), kind, seconds)
 

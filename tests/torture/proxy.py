@@ -20,7 +20,7 @@ from typing import Self
 
 from tests.torture.plan import Cut
 
-# An answer that is being swallowed has ended when nothing of it has come for so long, and at the latest after the other.
+# An answer that is swallowed has ended when nothing of it has come for so long, and at the latest after the other.
 QUIET_SECONDS = 0.03
 LOSING_SECONDS = 5.0
 PIECE = 65536

@@ -19,7 +19,9 @@ from tests.torture.processes import PASSING, Log, die_with_parent, pause, until_
 
 def last_seq(path: Path) -> int:
     """Of the last event that an earlier process wrote down."""
-    seqs = [line.split(" ")[2] for line in (path.read_text().splitlines() if path.exists() else ()) if " event " in line]
+    seqs = [
+        line.split(" ")[2] for line in (path.read_text().splitlines() if path.exists() else ()) if " event " in line
+    ]
     return int(seqs[-1]) if seqs else 0
 
 

@@ -1,4 +1,4 @@
-"""Worker and client processes on one database, killed, stopped and cut off; then everything that they did is checked."""
+"""Worker and client processes on one database, killed, stopped and cut off; then all that they did is checked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from durably_web import Durably
 from durably_web.backends import open_executor
 from tests.support.invariants import check_invariants
 from tests.torture.checker import check
-from tests.torture.databases import Database, replaced
+from tests.torture.databases import Database, through
 from tests.torture.evidence import Evidence, read_lines, read_rows
 from tests.torture.figures import Figures, figures
+from tests.torture.jobs import JOBS, input_of
 from tests.torture.plan import Fault, Plan, cuts
 from tests.torture.processes import PASSING, Log, pause
 from tests.torture.proxy import Proxy
+from tests.torture.reader import last_seq
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WATCH_SECONDS = 0.05
@@ -43,7 +45,7 @@ async def torture(folder: Path, plan: Plan, database: Database) -> Outcome:
             proxy = await stack.enter_async_context(
                 Proxy(*database.address, lambda number: cuts(plan.seed, number, plan.between))
             )
-            url = replaced(url, proxy.port)
+            url = through(url, proxy.port)
         torment = Torment(folder, plan, database, url)
         await stack.enter_async_context(contextlib.aclosing(torment))
         async with asyncio.timeout(plan.seconds):
@@ -88,7 +90,11 @@ class Torment:
 
     async def play(self, proxy: Proxy | None) -> None:
         plan = self._plan
+        if plan.calm:
+            await self._ask_first()
         self._workers = [await self._begin_worker(slot) for slot in range(plan.workers)]
+        if plan.calm:
+            await self._let_go()
         self._clients = [await self._begin_client(number) for number in range(plan.clients)]
         self._reader = await self._begin_reader()
         faults = [fault for fault in plan.faults() if self._can(fault)]
@@ -109,8 +115,8 @@ class Torment:
             assert await worker.end() == 0, f"{worker.name} ended with {worker.process.returncode}"
         assert self._reader is not None
         async with asyncio.timeout(END_SECONDS):
-            while _last_seen(self._reader.log) < last:
-                await asyncio.sleep(WATCH_SECONDS)
+            while last_seq(self._reader.log) < last:
+                await pause()
         assert await self._reader.end() == 0, f"the reader ended with {self._reader.process.returncode}"
 
     async def aclose(self) -> None:
@@ -155,6 +161,35 @@ class Torment:
             code = each.process.returncode
             assert code is None or (code == 0 and each in self._clients), f"{each.name} ended by itself with {code}"
 
+    # -- a calm day --------------------------------------------------------------------------------------
+
+    async def _ask_first(self) -> None:
+        """Ask for everything, as one client, and let nobody begin yet."""
+        async with self._engine() as durably:
+            await durably.pause_job(JOBS["plain"])
+            for first in range(0, self._plan.runs, 500):
+                numbers = range(first, min(first + 500, self._plan.runs))
+                items = [{"input": input_of(self._plan.asked(each)), "idempotency_key": str(each)} for each in numbers]
+                for number, handle in zip(numbers, await durably.trigger_many(JOBS["plain"], items), strict=True):
+                    self._log.write("acknowledged", number, handle.id, handle.disposition)
+
+    async def _let_go(self) -> None:
+        """They begin when all are there."""
+        async with self._engine() as durably:
+            while not all(worker.log.exists() and " ready" in worker.log.read_text() for worker in self._workers):
+                await pause()
+            await durably.resume_job(JOBS["plain"])
+
+    @contextlib.asynccontextmanager
+    async def _engine(self) -> AsyncIterator[Durably]:
+        """One that executes nothing, and goes straight to the database."""
+        durably = Durably(self._database.url, jobs=JOBS.values(), durability=self._plan.durability)
+        try:
+            await durably.migrate()
+            yield durably
+        finally:
+            await durably.stop()
+
     # -- how far it is -----------------------------------------------------------------------------------
 
     async def _ended(self) -> AsyncIterator[int]:
@@ -169,23 +204,18 @@ class Torment:
 
     async def _until_completed(self) -> int:
         """Wait until all runs are completed; gives the last seq."""
-        durably = Durably(self._database.url, durability=self._plan.durability)
-        try:
-            while True:
-                try:
-                    await durably.migrate()
-                    if (await durably.stats()).by_status == {"completed": self._plan.runs}:
-                        return await durably.last_seq()
-                except PASSING:
-                    pass
-                await pause()
-        finally:
-            await durably.stop()
+        while True:
+            with contextlib.suppress(*PASSING):
+                async with self._engine() as durably:
+                    while (await durably.stats()).by_status != {"completed": self._plan.runs}:
+                        await pause()
+                    return await durably.last_seq()
+            await pause()
 
     # -- faults ------------------------------------------------------------------------------------------
 
     def _can(self, fault: Fault) -> bool:
-        return self._database.address is not None or not fault.kind.endswith("server")
+        return self._database.server is not None or not fault.kind.endswith("server")
 
     async def _do(self, fault: Fault) -> None:
         match fault.kind:
@@ -233,12 +263,14 @@ class Torment:
         """One after the other: it must be there to be taken away."""
         async with self._server:
             self._log.write(fault.kind.split(" ")[0], "server")
-            down = self._database.kill if fault.kind == "kill server" else self._database.stop
+            server = self._database.server
+            assert server is not None, "there is one to take away"
+            down = server.kill if fault.kind == "kill server" else server.stop
             try:
                 await asyncio.to_thread(down)
                 await asyncio.sleep(fault.seconds)
             finally:
-                await asyncio.shield(asyncio.to_thread(self._database.start))
+                await asyncio.shield(asyncio.to_thread(server.start))
             self._log.write("started", "server")
 
 
@@ -281,9 +313,3 @@ def _counter(path: Path) -> Callable[[], int]:
         return count
 
     return counted
-
-
-def _last_seen(path: Path) -> int:
-    from tests.torture.reader import last_seq
-
-    return last_seq(path)

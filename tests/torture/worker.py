@@ -1,4 +1,6 @@
-"""A worker that is going to be killed, stopped and cut off: python -m tests.torture.worker DATABASE LOG PLAN NUMBER NAME
+"""A worker that is going to be killed, stopped and cut off.
+
+python -m tests.torture.worker DATABASE LOG PLAN NUMBER NAME
 
 It ends on SIGTERM, or with the process that began it.
 """
@@ -22,11 +24,10 @@ async def main(database: str, log_path: str, plan: Plan, number: int, name: str)
     log = Around.log = Log(log_path)
     Around.plan, Around.name = plan, name
     # Some know only the job without limits, and claim in the way that is for those.
-    jobs = [JOBS["plain"]] if number % 4 == 3 else [*JOBS.values()]
+    jobs = [JOBS["plain"]] if number % 8 >= 6 else [*JOBS.values()]
 
     def claimed(event: Event) -> None:
         moment = round(event.timestamp.timestamp() * 1000)
-        # Nobody claims for a run's generation but the one who got it, so that is not asked for here.
         log.write("leased", event.run_id, event.seq, moment, round(time.time() * 1000))
 
     stopped = until_sigterm()
