@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +80,6 @@ def acknowledged(path: Path) -> Iterator[int]:
 async def main(database: str, log_path: str, plan: Plan, client: int) -> None:
     answered = {*acknowledged(Path(log_path))}
     log = Log(log_path)
-    log.write("client", os.getpid())
     durably = Durably(database, jobs=JOBS.values(), durability=plan.durability)
     while True:
         try:

@@ -47,9 +47,10 @@ def die_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def until_sigterm() -> asyncio.Event:
+def until_sigterm(log: Log) -> asyncio.Event:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    log.write("hears", os.getpid())
     return stopped
 
 

@@ -44,7 +44,7 @@ async def follow(database: str, log: Log, plan: Plan, after: int) -> None:
 async def main(database: str, log_path: str, plan: Plan) -> None:
     after = last_seq(Path(log_path))
     log = Log(log_path)
-    stopped = until_sigterm()
+    stopped = until_sigterm(log)
     following = asyncio.create_task(follow(database, log, plan, after))
     await asyncio.wait([following, asyncio.create_task(stopped.wait())], return_when=asyncio.FIRST_COMPLETED)
     following.cancel()

@@ -176,7 +176,7 @@ class Torment:
     async def _let_go(self) -> None:
         """They begin when all are there."""
         async with self._engine() as durably:
-            while not all(worker.log.exists() and " ready" in worker.log.read_text() for worker in self._workers):
+            while not all(worker.has_written(" ready\n") for worker in self._workers):
                 await pause()
             await durably.resume_job(JOBS["plain"])
 
@@ -231,7 +231,10 @@ class Torment:
                 await self._kill(self._reader)
                 self._reader = await self._begin_reader()
             case "stop worker":
-                self._in_background(self._stop(self._workers[fault.target], fault.seconds))
+                # The next one, where this one is stopped already.
+                line = self._workers[fault.target :] + self._workers[: fault.target]
+                process = next((each for each in line if not each.stopped), line[0])
+                self._in_background(self._stop(process, fault.seconds))
             case "restart server" | "kill server":
                 self._in_background(self._take_away(fault))
 
@@ -292,9 +295,15 @@ class Process:
             await self.process.wait()
 
     async def end(self) -> int:
-        self.send(signal.SIGTERM)
+        """Its exit code. It is asked when it can hear."""
         async with asyncio.timeout(END_SECONDS):
+            while self.process.returncode is None and not self.has_written(f" hears {self.process.pid}\n"):
+                await pause()
+            self.send(signal.SIGTERM)
             return await self.process.wait()
+
+    def has_written(self, text: str) -> bool:
+        return self.log.exists() and text in self.log.read_text()
 
 
 def _counter(path: Path) -> Callable[[], int]:

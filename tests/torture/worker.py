@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 
@@ -30,8 +29,7 @@ async def main(database: str, log_path: str, plan: Plan, number: int, name: str)
         moment = round(event.timestamp.timestamp() * 1000)
         log.write("leased", event.run_id, event.seq, moment, round(time.time() * 1000))
 
-    stopped = until_sigterm()
-    log.write("worker", os.getpid())
+    stopped = until_sigterm(log)
     while not stopped.is_set():
         durably = Durably(
             database,
