@@ -11,6 +11,7 @@ import typer
 from durably_web.cli import runs, schedules
 from durably_web.cli.build import build
 from durably_web.cli.demo import demo
+from durably_web.cli.deploy import deploy
 from durably_web.cli.dev import dev
 from durably_web.cli.doctor import doctor
 from durably_web.cli.migrate import migrate
@@ -36,6 +37,7 @@ app.command()(new)
 app.command()(dev)
 app.command()(build)
 app.command()(demo)
+app.command()(deploy)
 app.command()(run)
 app.command()(worker)
 app.command()(serve)

@@ -69,8 +69,8 @@ class Watch:
         if self._console.is_terminal:
             self._console.print(Text(text, style=style))
         else:
-            # As it is: a log file has no width.
-            print(text, file=sys.stderr, flush=True)
+            # As it is: a log file has no width. In one piece: other workers write to the same file.
+            print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
     def hear(self, event: Event) -> None:
         """Show an event, if it is one that a person wants to see."""

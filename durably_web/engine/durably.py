@@ -79,6 +79,8 @@ class Durably(Scheduling):
         clock = clock or SystemClock()
         codec = codec or JsonCodec()
         make_id = IdMaker(clock, random_bytes)
+        # As it was given: `durably-web deploy` looks whether the environment was asked.
+        self._database = database
         executor = open_executor(database, durability) if isinstance(database, str) else database
         if hasattr(codec, "seal") or hasattr(codec, "unseal"):
             from durably_web.store.sealing import sealing

@@ -13,7 +13,10 @@ TEMPLATE = Path(__file__).resolve().parent / "template"
 # In the package without the dot, which would hide them from tools.
 DOTTED = {"gitignore": ".gitignore", "github": ".github"}
 
+# What stands in the workflow for what differs.
 VERSION = "DURABLY_WEB_VERSION"
+SITE = "SITE_FOLDER"
+WORKFLOW = ".github/workflows/pages.yml"
 
 
 def write_starter(folder: Path) -> list[str]:
@@ -31,7 +34,17 @@ def write_starter(folder: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         written.append(target.relative_to(folder).as_posix())
-    # The site is published with the version that it was begun with, until somebody changes that.
-    workflow = folder / ".github" / "workflows" / "pages.yml"
-    workflow.write_text(workflow.read_text().replace(VERSION, __version__))
+    workflow = folder / WORKFLOW
+    workflow.write_text(pages_workflow("."))
     return written
+
+
+def pages_workflow(site: str) -> str:
+    """What builds and publishes the site in a folder of a repository, as the text of a workflow for GitHub Actions.
+
+    The site is published with the version that it was begun with, until somebody changes that.
+    """
+    text = (TEMPLATE / "github" / "workflows" / "pages.yml").read_text("utf-8").replace(VERSION, __version__)
+    if site == ".":
+        return text.replace(f" {SITE}\n", "\n").replace(f"{SITE}/", "")
+    return text.replace(SITE, site)
