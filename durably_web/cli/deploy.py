@@ -134,6 +134,5 @@ def _say(plan: Plan, written: list[str], folder: Path) -> None:
     console.print(Text("\nNext:"))
     for line in plan.next:
         console.print(Text(f"  {line}"), soft_wrap=True)
-    console.print(Text(""))
-    for note in plan.notes:
-        console.print(Text(f"Note: {note}."), soft_wrap=True)
+    for number, note in enumerate(plan.notes):
+        console.print(Text(f"{'' if number else chr(10)}Note: {note}."), soft_wrap=True)

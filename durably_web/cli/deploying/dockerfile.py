@@ -8,6 +8,8 @@ from durably_web.cli.deploying.project import WEB_PORT, Project, made_by
 
 VOLUME = "/data"
 USER = "app"
+# As a number, so that whoever runs the image can see that it is not root's.
+UID = 10001
 ENTRYPOINT = "docker-entrypoint.sh"
 
 IGNORED = """\
@@ -88,15 +90,14 @@ COPY . .
 
 
 def _user(project: Project, as_root: bool) -> str:
-    make = f"RUN useradd --system --user-group --uid 10001 {USER}"
+    make = f"RUN useradd --system --user-group --uid {UID} {USER}"
     if not project.on_disk:
-        return f"# Whoever breaks in is not root.\n{make}\nUSER {USER}\n"
-    make += f" && mkdir {VOLUME} && chown {USER}:{USER} {VOLUME}"
+        return f"# Whoever breaks in is not root.\n{make}\nUSER {UID}:{UID}\n"
+    make += f" && mkdir {VOLUME} && chown {UID}:{UID} {VOLUME}"
     place = f"# The database is on the volume. What is written elsewhere is gone with the container.\n{_where(project)}"
     if as_root:
-        entry = f"# Gives the volume to {USER}, and then is {USER}.\n{_entry_line()}"
-        return f"{make}\n{place}\n{entry}"
-    return f"# Whoever breaks in is not root.\n{make}\nUSER {USER}\n\n{place}"
+        return f"{make}\n\n{place}\n# Gives the volume to {USER}, and then is {USER}.\n{_entry_line()}"
+    return f"# Whoever breaks in is not root.\n{make}\nUSER {UID}:{UID}\n\n{place}"
 
 
 def _where(project: Project) -> str:
@@ -115,8 +116,8 @@ def _entrypoint(project: Project) -> str:
 # `exec` leaves no shell behind that would keep SIGTERM for itself.
 set -e
 if [ "$(id -u)" = 0 ]; then
-    chown {USER}:{USER} {VOLUME}
-    exec setpriv --reuid={USER} --regid={USER} --init-groups "$@"
+    chown {UID}:{UID} {VOLUME}
+    exec setpriv --reuid={UID} --regid={UID} --clear-groups "$@"
 fi
 exec "$@"
 """

@@ -27,7 +27,7 @@ def railway(project: Project) -> Plan:
 def _program(project: Project) -> str:
     processes = project.processes(VOLUME)
     names = ["defineRailway", "project", "service"]
-    resources = [process.name for process in processes]
+    resources: list[str] = [process.name for process in processes]
     beside = ""
     if project.on_disk:
         names.append("volume")
@@ -78,7 +78,5 @@ def _database(project: Project) -> list[str]:
     if project.database == "postgresql":
         return ["DATABASE_URL: database.env.DATABASE_URL,"]
     if project.database == "libsql":
-        return [
-            "DATABASE_URL: preserve(), // libsql://…?authToken=…, set in the dashboard or by `railway variable set`"
-        ]
+        return ["DATABASE_URL: preserve(), // libsql://…?authToken=…, set by `railway variable set`"]
     return [f"DATABASE_URL: {json.dumps(project.url(VOLUME))},"]
