@@ -95,7 +95,8 @@ def _plan(platform: str, target: str, database: Database, web: Web | None, name:
 
 def _kind(database: str) -> Database:
     if database not in _DATABASES:
-        raise Mistake(f"--database is {', '.join(_DATABASES)}, and not {database!r}; the URL itself is a secret")
+        # What was given may have a password in it.
+        raise Mistake(f"--database is one of {', '.join(_DATABASES)}; the URL itself is a secret, and in no file")
     return _DATABASES[database]
 
 

@@ -56,7 +56,9 @@ def _schema(name: str) -> Any:
 
 
 def _complaints(name: str, text: str) -> list[str]:
-    return [error.message for error in _schema(name).iter_errors(yaml.safe_load(text))]
+    # In YAML 1.1 `on` is true, and for GitHub it is a word.
+    document = {"on" if key is True else key: value for key, value in yaml.safe_load(text).items()}
+    return [error.message for error in _schema(name).iter_errors(document)]
 
 
 # -- all of them -----------------------------------------------------------------------------------------
