@@ -33,6 +33,7 @@ _EXPORTS = {
     "Progress": "records",
     "Schedule": "records",
     "Stats": "records",
+    "Processed": "draining",
     "Codec": "codec",
     "JsonCodec": "codec",
     "AesGcmCodec": "encryption",
@@ -92,6 +93,7 @@ __all__ = [  # noqa: RUF022 — in the order of the table above
     "Progress",
     "Schedule",
     "Stats",
+    "Processed",
     "Codec",
     "JsonCodec",
     "AesGcmCodec",
@@ -134,6 +136,7 @@ if TYPE_CHECKING:
     from durably_web.clock import Clock, ManualClock, SystemClock
     from durably_web.codec import Codec, JsonCodec
     from durably_web.context import cancelled, idempotency_key, shutting_down, wait_until
+    from durably_web.draining import Processed
     from durably_web.encryption import AesGcmCodec
     from durably_web.engine import Durably
     from durably_web.errors import (

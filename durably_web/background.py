@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Collection
 from typing import Any, TypeVar
 
-from durably_web.context import current_run
+from durably_web.context import Shutdown, current_run, shutdown
 from durably_web.emitter import Emitter
 
 T = TypeVar("T")
@@ -16,13 +16,19 @@ T = TypeVar("T")
 class Background:
     """The tasks that a stop waits for, each with its name, and the run that it comes from."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: Emitter, engine: Shutdown) -> None:
         self._emitter = emitter
+        self._engine = engine
         self._tasks: dict[asyncio.Future[Any], tuple[str, str | None]] = {}
 
     def add(self, awaitable: Awaitable[T]) -> asyncio.Future[T]:
         """A task of it, whose exception is told as `worker:error`."""
-        task = asyncio.ensure_future(awaitable)
+        # Outside of a run the caller's context knows no engine, and the work may ask whether one is about to stop.
+        before = shutdown.set(self._engine)
+        try:
+            task = asyncio.ensure_future(awaitable)
+        finally:
+            shutdown.reset(before)
         if task not in self._tasks:
             self._tasks[task] = (_name_of(awaitable), current_run.get())
             task.add_done_callback(self._done)

@@ -41,6 +41,11 @@ class Retention:
         if self._task is not None:
             await asyncio.wait([self._task])
 
+    async def purge(self, is_over: Callable[[], bool]) -> None:
+        """Delete what there is to delete now, beside the timer, until it is over. Raises what the store raises."""
+        while not is_over() and await self._purge():  # noqa: ASYNC110 — work, not a question
+            await asyncio.sleep(0)
+
     def _begin(self) -> None:
         self._timer = None
         self._task = asyncio.get_running_loop().create_task(self._work())

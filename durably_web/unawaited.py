@@ -57,7 +57,7 @@ def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any], engine: Shut
     if found is None or found.get(shutdown) is not engine:
         return
     step = found.get(current_step)
-    where = "the job" if step is None else f"step {step!r}"
+    where = "background work" if found.get(current_run) is None else "the job" if step is None else f"step {step!r}"
     # A task may be freed in any thread, and in the middle of anything.
     if not loop.is_closed():
         what = f"{name}, which {where} began and nobody awaits"

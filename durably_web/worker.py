@@ -80,7 +80,7 @@ class Worker:
         self._store.room.patient = True
         if self._loop is None:
             stops = self._stops
-            await self._enter()
+            await self.enter()
             if self._network.online:
                 await self._wake_for_network()
             # Nobody else has begun meanwhile, and no stop has come.
@@ -177,36 +177,11 @@ class Worker:
 
     # -- claiming ----------------------------------------------------------------------------------------
 
-    async def drain(self, max_runs: int | None = None, max_seconds: float | None = None) -> int:
-        """Execute what is due until nothing is, or a limit is reached; tell how many runs were executed.
-
-        With `max_seconds`, nothing is begun after them; what has begun is finished.
-        """
-        self._environment.shutdown.reason = None
-        self._store.room.patient = True
-        stops = self._stops
-        await self._enter()
-        deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
-        count = 0
-        own: set[asyncio.Task[object]] = set()
-
-        def is_over() -> bool:
-            return stops != self._stops or (deadline is not None and self._clock.monotonic() >= deadline)
-
-        while True:
-            room = self._room
-            if max_runs is not None:
-                room = min(room, max_runs - count)
-            begun = [] if room <= 0 or is_over() else await self._claim_with_ticks(room, is_over)
-            count += len(begun)
-            own.update(begun)
-            if not begun:
-                # With a limit that is reached, what the background executes beside it is not waited for.
-                waiting = own if count == max_runs else {task for _, task in self._executing.values()}
-                if not waiting:
-                    return count
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                own = {task for task in own if not task.done()}
+    def rest(self) -> None:
+        """Leave no timer behind where nothing is executed."""
+        if self._loop is None and not self._executing and self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
 
     async def _work(self, stops: int) -> None:
         # The count of when the task was made: a stop may come before its first line.
@@ -214,7 +189,7 @@ class Worker:
         while stops == self._stops:
             mark = changes.mark(RUNNABLE)
             try:
-                if (room := self._room) > 0:
+                if (room := self.room) > 0:
                     await self._claim(room, patient=True)
                 if (due := self._due_ticking()) is not None:
                     due.begin()
@@ -231,13 +206,14 @@ class Worker:
             await changes.wait(RUNNABLE, self._patience(), mark)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
+        """How many runs more may be begun now."""
         return 0 if self._paused or self._store.room.is_full else self._max_concurrent_runs - len(self._executing)
 
     def _patience(self) -> float:
         """Seconds until something may be due that nobody tells of: a moment that comes, or what was overlooked."""
         patience = min(self._polling_interval, self._until_tick())
-        if self._next_at is None or self._room <= 0:
+        if self._next_at is None or self.room <= 0:
             return patience
         return min(patience, max(1, self._next_at - self._clock.now()) / 1000)
 
@@ -322,8 +298,8 @@ class Worker:
     def _see_tick(self, moment: int | None) -> None:
         self._tick_at = moment
 
-    async def _claim_with_ticks(self, limit: int, is_over: Callable[[], bool]) -> list[asyncio.Task[object]]:
-        """Also of runs that ticks get now."""
+    async def claim_with_ticks(self, limit: int, is_over: Callable[[], bool]) -> list[asyncio.Task[object]]:
+        """Begin up to `limit` runs that are due, also those that ticks get now."""
         begun = await self._claim(limit)
         while (due := self._due_ticking()) is not None and await due.work() and not begun and not is_over():
             begun = await self._claim(limit)
@@ -345,12 +321,13 @@ class Worker:
 
     async def _look_for_tick(self) -> None:
         """A worker without room claims nothing, and does not learn otherwise of the schedules of others."""
-        if self._room <= 0 and not self._paused:
+        if self.room <= 0 and not self._paused:
             self.look_for_tick(await self._store.read(operations.next_tick()))
 
     # -- leases ------------------------------------------------------------------------------------------
 
-    async def _enter(self) -> None:
+    async def enter(self) -> None:
+        """Before the first claim: be known to be alive, and free the leases of those who are not."""
         self._store.announce(self.worker_id)
         if sys.platform != "emscripten":
             # Now, while the files are what was imported. In a browser nobody changes them, and the start is in a hurry.

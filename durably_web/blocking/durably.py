@@ -7,7 +7,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from durably_web.arguments import Duration
 from durably_web.backends import Durability
@@ -24,6 +24,9 @@ from durably_web.network import Network
 from durably_web.records import LogEntry, Progress
 from durably_web.retry import Debounce
 from durably_web.store.operations import Coalesce
+
+if TYPE_CHECKING:
+    from durably_web.draining import Processed
 
 
 class Durably(Scheduling):
@@ -142,6 +145,10 @@ class Durably(Scheduling):
     def process_until_idle(self, *, max_runs: int | None = None, max_seconds: float | None = None) -> int:
         """Execute what is due until nothing is, or a limit is reached; tell how many runs were executed."""
         return self._ask(lambda engine: engine.process_until_idle(max_runs=max_runs, max_seconds=max_seconds))
+
+    def process(self, *, max_runs: int | None = None, max_seconds: float | None = None) -> Processed:
+        """Execute what is due, and give back what is not finished in time; tell what was done, and what is left."""
+        return self._ask(lambda engine: engine.process(max_runs=max_runs, max_seconds=max_seconds))
 
     def announce_stop(self, reason: str) -> None:
         """Tell listeners, and step functions that ask, that a stop is near. `stop` does so itself."""

@@ -26,6 +26,7 @@ from durably_web.worker import Worker
 
 if TYPE_CHECKING:
     from durably_web.background import Background
+    from durably_web.draining import Processed
     from durably_web.retention import Retention
 
 T = TypeVar("T")
@@ -135,6 +136,9 @@ class Durably(Scheduling):
         calls.refuse_a_beginning_process()
         await self._after_stops()
         await self._store.open()
+        if not self._running:
+            # What was said of a stop before is over, also for who only asks here.
+            self._environment.shutdown.reason = None
         self._running = True
         if self._leave is None:
             self._leave = unawaited.watch(self._environment.shutdown, self._emitter)
@@ -252,7 +256,7 @@ class Durably(Scheduling):
         if not self._running:
             raise background.refuse(awaitable)
         if self._background is None:
-            self._background = background.Background(self._emitter)
+            self._background = background.Background(self._emitter, self._environment.shutdown)
         return self._background.add(awaitable)
 
     async def abandon(self) -> None:
@@ -292,7 +296,7 @@ class Durably(Scheduling):
 
     async def process_one(self) -> bool:
         """Execute one run that is due, to its end; `False` when there was none."""
-        return await self._worker.drain(max_runs=1) == 1
+        return await self.process_until_idle(max_runs=1) == 1
 
     async def process_until_idle(self, *, max_runs: int | None = None, max_seconds: float | None = None) -> int:
         """Execute what is due until nothing is, or a limit is reached; tell how many runs were executed.
@@ -300,4 +304,23 @@ class Durably(Scheduling):
         What waits is not due. A run that is taken up several times is counted as often. After `max_seconds` nothing is
         begun; what has begun is finished.
         """
-        return await self._worker.drain(max_runs, max_seconds)
+        # Not at the top: in a browser each module costs a millisecond at the start.
+        from durably_web.draining import drain
+
+        return await drain(self._worker, max_runs, max_seconds)
+
+    async def process(self, *, max_runs: int | None = None, max_seconds: float | None = None) -> Processed:
+        """`process_until_idle` for a place that nobody works in otherwise, such as a function that a cron job calls.
+
+        After `max_seconds` the steps that execute are finished, and their runs are given back: whoever comes next goes
+        on behind them. So it takes as much longer as the longest of these steps. Runs that are older than `retain_runs`
+        are deleted, as far as there is time. Any number of calls, here and elsewhere, may be under way at once. Tells
+        also what is left.
+        """
+        from durably_web.draining import drain, left
+
+        deadline = None if max_seconds is None else self._clock.monotonic() + max_seconds
+        count = await drain(self._worker, max_runs, max_seconds, give_back=True)
+        if self._retention is not None:
+            await self._retention.purge(lambda: deadline is not None and self._clock.monotonic() >= deadline)
+        return await left(self._environment, count)

@@ -14,5 +14,6 @@ from durably_web.server.app import create_app
 from durably_web.server.asked import RunFilter, TriggerRequest
 from durably_web.server.life import lifespan
 from durably_web.server.limits import Limits
+from durably_web.server.qstash import QStash
 
-__all__ = ["Limits", "RunFilter", "TriggerRequest", "create_app", "lifespan"]
+__all__ = ["Limits", "QStash", "RunFilter", "TriggerRequest", "create_app", "lifespan"]

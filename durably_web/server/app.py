@@ -23,10 +23,13 @@ from durably_web.server import access, limits, streams
 from durably_web.server.answers import HEADERS, json_response, log, refused
 from durably_web.server.asked import RunFilter
 from durably_web.server.auth import Caller, Guard
+from durably_web.server.doors import Door
 from durably_web.server.life import lifespan
 from durably_web.server.limits import Limits
 from durably_web.server.openapi import document
 from durably_web.server.origins import check_origin
+from durably_web.server.processing import Processing
+from durably_web.server.qstash import QStash, Receiving
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
@@ -36,7 +39,6 @@ SEND_SECONDS = 30.0
 
 # When the server stops, a stream has so long to end properly before it is cut.
 END_SECONDS = 1.0
-MOST_PARAMETERS = 500
 
 STREAMS = {"/subscribe": ("runId",), "/runs/subscribe": ("jobName", "label.")}
 
@@ -51,6 +53,8 @@ def create_app(
     allow_origins: Sequence[str] = (),
     heartbeat: float = 15.0,
     work: bool = True,
+    cron_secret: str | None = None,
+    qstash: QStash | None = None,
 ) -> Starlette:
     """The engine over HTTP, as an application to serve, or to mount below a path of another one.
 
@@ -61,13 +65,22 @@ def create_app(
     In a stream, progress of a run comes once in `sse_throttle` seconds at most, and a comment after `heartbeat` seconds
     without anything. Pages of other sites may read answers, and send anything, only from `allow_origins`.
 
+    With a `cron_secret` there is `/process`, which executes what is due, for whoever sends
+    `Authorization: Bearer <cron_secret>`; and with a `QStash` there is `/qstash`, for its messages. They have keys of
+    their own, so `auth` is not asked about them. Without, neither of them is there.
+
     Served by itself, the application opens the engine and closes it, and executes runs unless `work` is false. Mounted
     in another one, it has no life of its own: give that one `lifespan(durably)`.
     """
     if sse_throttle < 0 or heartbeat <= 0:
         raise ValueError("sse_throttle must not be negative, and heartbeat must be more than 0 seconds")
-    server = _Server(durably, Guard(durably, auth), on_request, sse_throttle, limits or Limits(), heartbeat)
+    limits = limits or Limits()
+    server = _Server(durably, Guard(durably, auth), on_request, sse_throttle, limits, heartbeat)
     server.origins = frozenset(allow_origins)
+    if cron_secret is not None:
+        server.doors.append(Processing(durably, cron_secret, limits))
+    if qstash is not None:
+        server.doors.append(Receiving(durably, qstash, limits))
     methods: dict[str, set[str]] = {}
     for method, path in ROUTES:
         methods.setdefault(path, set()).add(method)
@@ -89,6 +102,11 @@ def create_app(
             Route(path + end, partial(server.serve, path), methods=sorted(known))
             for path, known in methods.items()
             for end in ("", "/")
+        ]
+        + [
+            Route(path, partial(server.serve_door, door), methods=list(door.methods))
+            for door in server.doors
+            for path in door.paths
         ],
         middleware=middleware if allow_origins else [],
         exception_handlers={HTTPException: _refuse},
@@ -126,6 +144,7 @@ class _Server:
         self._limits = limits
         self._heartbeat = heartbeat
         self._hub = streams.Hub(durably)
+        self.doors: list[Door] = []
 
     async def serve(self, path: str, request: HttpRequest) -> Response:
         """The answer to any request of a route. Raises nothing."""
@@ -138,12 +157,22 @@ class _Server:
         except Exception as error:
             return await refused(request, error)
 
+    async def serve_door(self, door: Door, request: HttpRequest) -> Response:
+        """The same for a route with a key of its own."""
+        try:
+            await door.admit(request)
+            if self._on_request is not None:
+                await self._on_request(request)
+            return await door.answer(request)
+        except Exception as error:
+            return door.refused(error) or await refused(request, error)
+
     async def _carry_out(self, path: str, http: HttpRequest, caller: Caller) -> Response:
         method = "GET" if http.method == "HEAD" else http.method
-        query = _query_of(http)
+        query = limits.query_of(http)
         limits.check_query(query, self._limits)
         if path == "/openapi.json":
-            return json_response(document(_root_of(http), self._limits))
+            return json_response(document(_root_of(http), self._limits, self.doors))
         if path in STREAMS:
             return await self._stream(http, path, query, caller)
         # A request that carries nothing else may still carry a body that is nobody's business.
@@ -196,16 +225,6 @@ def _root_of(request: HttpRequest) -> str:
     asked = request.scope.get("raw_path") or request.scope["path"].encode()
     path: str = asked.decode("ascii", "replace").partition("?")[0]
     return path.rstrip("/").removesuffix("/openapi.json")
-
-
-def _query_of(request: HttpRequest) -> dict[str, Any]:
-    given = request.query_params.multi_items()
-    if len(given) > MOST_PARAMETERS:
-        raise BadRequest(f"at most {MOST_PARAMETERS} parameters")
-    query: dict[str, list[str]] = {}
-    for name, value in given:
-        query.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in query.items()}
 
 
 def _last_event_id(request: HttpRequest) -> int | None:

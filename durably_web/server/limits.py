@@ -14,6 +14,7 @@ from durably_web.api.parsing import BadRequest
 _WITH_NAMES = ("/trigger", "/trigger-many", "/schedule")
 # A schedule that ticks more often would keep the whole server at its ticks.
 LEAST_EVERY_MS = 100
+MOST_PARAMETERS = 500
 
 
 class TooLarge(Exception):
@@ -27,7 +28,8 @@ class Limits:
     `body` is bytes, `depth` is levels of JSON within JSON. `labels` is how many labels a run may be given, `items` how
     many runs one request may ask for; `label` and `name` are characters: of a label's key or value, and of the name of
     a job, or a key. `streams` is how many streams of events there may be at once in this process; one more is
-    refused with 503.
+    refused with 503. `process_seconds` and `process_runs` are how long, and for how many runs, one call of `/process`
+    works: it is also what a call gets that asks for nothing.
     """
 
     body: int = 1_048_576
@@ -37,10 +39,24 @@ class Limits:
     name: int = 512
     items: int = 1_000
     streams: int = 1_000
+    process_seconds: float = 50.0
+    process_runs: int = 1_000
 
 
 async def body_of(request: HttpRequest, path: str, limits: Limits) -> Any:
     """The JSON of the body, `None` when there is none. Raises `BadRequest` and `TooLarge`."""
+    data = await bytes_of(request, limits)
+    if not data:
+        return None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        # A form on another site can send other types without being asked by the browser whether it may.
+        raise BadRequest("the body must be JSON, with the header Content-Type: application/json")
+    return parsed(data, path, limits)
+
+
+async def bytes_of(request: HttpRequest, limits: Limits) -> bytes:
+    """The body as it was sent. Raises `TooLarge`."""
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limits.body:
         raise TooLarge(f"the body must be at most {limits.body} bytes")
@@ -51,13 +67,11 @@ async def body_of(request: HttpRequest, path: str, limits: Limits) -> Any:
         if size > limits.body:
             raise TooLarge(f"the body must be at most {limits.body} bytes")
         parts.append(part)
-    data = b"".join(parts)
-    if not data:
-        return None
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        # A form on another site can send other types without being asked by the browser whether it may.
-        raise BadRequest("the body must be JSON, with the header Content-Type: application/json")
+    return b"".join(parts)
+
+
+def parsed(data: bytes, path: str, limits: Limits) -> Any:
+    """The JSON that these bytes are. Raises `BadRequest`."""
     try:
         found = json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except RecursionError:
@@ -83,6 +97,17 @@ def check_depth(value: Any, depth: int) -> None:
         if not level:
             return
     raise BadRequest(f"the body must be at most {depth} levels deep")
+
+
+def query_of(request: HttpRequest) -> dict[str, Any]:
+    """The parameters of a request: one value of each name, or a list of them. Raises `BadRequest`."""
+    given = request.query_params.multi_items()
+    if len(given) > MOST_PARAMETERS:
+        raise BadRequest(f"at most {MOST_PARAMETERS} parameters")
+    query: dict[str, list[str]] = {}
+    for name, value in given:
+        query.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in query.items()}
 
 
 def check_query(query: dict[str, Any], limits: Limits) -> None:

@@ -5,7 +5,8 @@ Routes and their parameters come from the table of routes, so that none is missi
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, get_args
 
 from durably_web import __version__
 from durably_web.api.parsing import ITEM_FIELDS, SCHEDULE_FIELDS, TRIGGER_FIELDS
@@ -13,6 +14,9 @@ from durably_web.api.routes import MOST_EVENTS, ROUTES
 from durably_web.events import EVENT_TYPES
 from durably_web.records import STATUSES, Missed, Overlap
 from durably_web.server.limits import Limits
+
+if TYPE_CHECKING:
+    from durably_web.server.doors import Door
 
 Schema = dict[str, Any]
 
@@ -26,13 +30,17 @@ _MILLISECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 3_162_240_00
 _ANY: Schema = {}
 
 
-def document(root: str, limits: Limits) -> dict[str, Any]:
-    """The document of an application that is mounted at `root`."""
+def document(root: str, limits: Limits, doors: Iterable[Door] = ()) -> dict[str, Any]:
+    """The document of an application that is mounted at `root`, and has these routes beside those of everybody."""
     paths: dict[str, Any] = {}
     for (method, path), route in ROUTES.items():
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, route.query, route.several, limits)
     for path, query in (("/subscribe", ("runId",)), ("/runs/subscribe", ("jobName", "label."))):
         paths[path] = {"get": _stream(path, query)}
+    keys: dict[str, Any] = {}
+    for door in doors:
+        paths |= door.operations()
+        keys |= door.keys()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -42,7 +50,7 @@ def document(root: str, limits: Limits) -> dict[str, Any]:
         },
         "servers": [{"url": root or "/"}],
         "paths": paths,
-        "components": {"schemas": _schemas(limits)},
+        "components": {"schemas": _schemas(limits), **({"securitySchemes": keys} if keys else {})},
     }
 
 
@@ -121,6 +129,10 @@ def _object(required: str, **properties: Schema) -> Schema:
     names = sorted(properties) if required == "*" else required.split()
     return {"type": "object", "properties": properties, "required": names}
 
+
+# What routes with a key of their own are described with.
+TEXT, WHOLE, ANY = _TEXT, _WHOLE, _ANY
+ref, object_of, responses = _ref, _object, _responses
 
 _PARAMETERS: dict[str, Schema] = {
     "runId": _TEXT | {"minLength": 1},
@@ -303,6 +315,9 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
             runId=_TEXT_OR_NULL,
             jobName=_TEXT_OR_NULL,
             labels=known_labels,
+        ),
+        "Processed": _object(
+            "*", processed=_WHOLE, due=_WHOLE, leased=_WHOLE, later=_WHOLE, nextAt=_INSTANT_OR_NULL
         ),
         "Stats": _object(
             "*",

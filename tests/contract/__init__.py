@@ -62,6 +62,7 @@ SUITES = (
     "inbox",
     "shutdown",
     "lifecycle",
+    "processing",
     "faults",
     "wait_faults",
     "undo",

@@ -64,6 +64,7 @@ REPEATED = (
     "delete_runs",
     "next_schedules",
     "next_tick",
+    "outlook",
     "put_schedule",
     "pause_schedule",
     "resume_schedule",

@@ -324,6 +324,10 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW),
         lambda: operations.delete_runs(["completed", "failed", "leased"], "q", NOW, NOW - 1),
     ],
+    "outlook": [
+        lambda: operations.outlook(["job", "other"], NOW),
+        lambda: operations.outlook([], NOW + 10**9),
+    ],
     "get_run": [lambda: operations.get_run("failed", CODEC), lambda: operations.get_run("none", CODEC)],
     "get_runs": [
         lambda: operations.get_runs(Filter(), CODEC),

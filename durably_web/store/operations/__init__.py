@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         next_schedules,
         trigger_schedule,
     )
+    from durably_web.store.operations.looking_ahead import outlook
     from durably_web.store.operations.scheduling import (
         get_schedules,
         pause_schedule,
@@ -126,6 +127,7 @@ __all__ = [
     "next_tick",
     "open_signals",
     "other_owners",
+    "outlook",
     "pause",
     "pause_job",
     "pause_schedule",
@@ -164,6 +166,10 @@ def __getattr__(name: str) -> Any:
         from durably_web.store.operations.undoing import undos_of
 
         return undos_of
+    if name == "outlook":
+        from durably_web.store.operations.looking_ahead import outlook
+
+        return outlook
     if name in __all__:
         from durably_web.store.operations import firing, scheduling
 
