@@ -42,6 +42,14 @@ def serve(
         list[str] | None, typer.Option("--allow-origin", help="An origin whose pages may do it, too. Can be repeated.")
     ] = None,
     work: Annotated[bool, typer.Option(help="Execute runs here; otherwise workers elsewhere do.")] = True,
+    cron_secret: Annotated[
+        str | None,
+        typer.Option(
+            "--cron-secret",
+            envvar="CRON_SECRET",
+            help="Let whoever sends it as Authorization: Bearer execute what is due, at /process.",
+        ),
+    ] = None,
     anybody: Annotated[
         bool, typer.Option("--anybody", help="Let whoever reaches the port do everything, on any address.")
     ] = False,
@@ -58,7 +66,15 @@ def serve(
             f"at {host} everybody could do everything: give --auth MODULE:NAME, or --anybody if that is meant"
         )
     durably = load_engine(target, database)
-    app = create_app(durably, auth=None if auth is None else _auth(auth), allow_origins=allow_origin or (), work=work)
+    if cron_secret is not None and cron_secret != cron_secret.strip():
+        raise Mistake("--cron-secret has white space around it, which no header can have")
+    app = create_app(
+        durably,
+        auth=None if auth is None else _auth(auth),
+        allow_origins=allow_origin or (),
+        work=work,
+        cron_secret=cron_secret or None,
+    )
     served: ASGIApp = _below(app, path)
     if auth is None and not anybody:
         served = _of_own_names(served, host)

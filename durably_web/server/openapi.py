@@ -316,9 +316,7 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
             jobName=_TEXT_OR_NULL,
             labels=known_labels,
         ),
-        "Processed": _object(
-            "*", processed=_WHOLE, due=_WHOLE, leased=_WHOLE, later=_WHOLE, nextAt=_INSTANT_OR_NULL
-        ),
+        "Processed": _object("*", processed=_WHOLE, due=_WHOLE, leased=_WHOLE, later=_WHOLE, nextAt=_INSTANT_OR_NULL),
         "Stats": _object(
             "*",
             total=_WHOLE,

@@ -111,3 +111,19 @@ def test_only_names_of_this_machine_lead_to_it(command_line: CommandLine) -> Non
             assert httpx.get(f"{address}runs", headers={"Host": host}).status_code == status, host
         command.process.send_signal(signal.SIGTERM)
         assert command.end() == 0
+
+
+def test_a_cron_job_works_where_the_server_does_not(command_line: CommandLine) -> None:
+    """With the secret of the environment, as cron jobs know it."""
+    (command_line.folder / "work.py").write_text(JOBS)
+    command_line.environment["CRON_SECRET"] = "of the crontab"
+    command = command_line.start("serve", "work.py:durably", "--port", "0", "--no-work")
+    address = command.wait_for_line(lambda line: "serving" in line).split()[-1]
+    body = {"jobName": "add", "input": {"numbers": [1, 2]}}
+    run_id = httpx.post(f"{address}trigger", json=body).json()["runId"]
+    assert httpx.post(f"{address}process").status_code == 401
+    answer = httpx.post(f"{address}process", headers={"Authorization": "Bearer of the crontab"}, timeout=30)
+    assert answer.json()["processed"] == 1
+    assert httpx.get(f"{address}run", params={"runId": run_id}).json()["output"] == 3
+    command.process.send_signal(signal.SIGTERM)
+    assert command.end() == 0

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from durably_web.context import cancelled, wait_until
+from durably_web.context import cancelled, shutting_down, wait_until
 from durably_web.engine import Durably
 from durably_web.errors import InvalidInput, StoreUnavailable
 from durably_web.events import Event
@@ -705,3 +705,66 @@ async def _refused(durably: Durably) -> None:
 
 async def _outside() -> None:
     wait_until(asyncio.get_running_loop().create_future())
+
+
+# -- work after an answer --------------------------------------------------------------------------------
+
+
+async def background_work_is_told_of_a_stop(backend: Backend) -> None:
+    """Whoever begins it has no run: a function that has answered, in a process that executes nothing."""
+    asked: list[bool] = []
+    held = asyncio.Event()
+
+    async def work(durably: Durably) -> None:
+        asked.append(shutting_down())
+        unhook = durably.on("worker:shutdown", lambda event: held.set())
+        await held.wait()
+        unhook()
+        asked.append(shutting_down())
+
+    async with World(backend) as world:
+        durably = await world.engine()
+        for _ in range(2):
+            held.clear()
+            heard = Heard(durably)
+            task = durably.wait_until(work(durably))
+            assert not shutting_down(), "the caller is in no run"
+            await turns()
+            await bounded(durably.stop())
+            assert task.done() and asked == [False, True]
+            assert [event.reason for event in heard.of("worker:shutdown")] == ["stop"], "also in its second life"
+            asked.clear()
+            await durably.migrate()
+
+
+async def background_work_may_begin_more(backend: Backend) -> None:
+    """As in a job, without an engine at hand; and what it begins and nobody awaits is not lost either."""
+    done: list[str] = []
+
+    async def fails() -> None:
+        raise ValueError("nobody looks")
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        done.append("later")
+
+    async def work() -> None:
+        wait_until(later())
+        asyncio.create_task(fails(), name="look")  # noqa: RUF006
+
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: None)
+    try:
+        async with World(backend) as world:
+            durably = await world.engine()
+            heard = Heard(durably)
+            await durably.wait_until(work())
+            await until(lambda: heard.of("worker:error") != [])
+            await bounded(durably.stop())
+    finally:
+        loop.set_exception_handler(before)
+    assert done == ["later"]
+    [event] = heard.of("worker:error")
+    assert event.error == "ValueError: nobody looks" and event.run_id is None
+    assert event.context == "task look, which background work began and nobody awaits"
