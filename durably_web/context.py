@@ -67,12 +67,14 @@ def cancelled() -> bool:
 
 
 class Shutdown:
-    """Whether an engine is about to stop, and why; and what it must not stop before."""
+    """Whether an engine is about to stop, and why; whether its process is to be given nothing more to do before that;
+    and what it must not stop before."""
 
-    __slots__ = ("reason", "wait_until")
+    __slots__ = ("leaving", "reason", "wait_until")
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.leaving = False
         self.wait_until: Callable[[Awaitable[Any]], asyncio.Future[Any]] | None = None
 
     def is_near(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 HIDDEN = "***"
 
@@ -27,6 +28,7 @@ _HEADER = re.compile(
 _ASSIGNED = re.compile(
     rf"(?<![A-Za-z0-9])({_NAME})(=)('[^'\n]*'|\"[^\"\n]*\"|[^\s'\"&;,)\]}}=][^\s'\"&;,)\]}}]*)", re.I
 )
+_SECRET_KEY = re.compile(rf"(?:{_NAME}|(?:proxy-)?authorization|(?:set-)?cookie|x-(?:auth-token|csrf-token))", re.I)
 _QUOTED = re.compile(rf"(['\"])({_NAME})\1(\s*:\s*)('[^'\n]*'|\"[^\"\n]*\"|[^\s'\",}}\]]+)", re.I)
 
 
@@ -49,6 +51,18 @@ def redacted(text: str) -> str:
 def redacted_trace(lines: list[str]) -> str:
     """What `traceback.format_exception` gives, as one text. Lines of source code keep their `token=token`."""
     return "".join(_URL.sub(_without_secrets, line) if line.startswith("  File ") else redacted(line) for line in lines)
+
+
+def redacted_data(value: Any) -> Any:
+    """The same for what is made of dicts and lists: texts as by `redacted`, and `***` for the values of such names."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if isinstance(key, str) and _SECRET_KEY.fullmatch(key) else redacted_data(item)
+            for key, item in value.items()
+        }
+    return [redacted_data(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _without_secrets(found: re.Match[str]) -> str:

@@ -243,15 +243,6 @@ class Worker:
         return begun
 
     def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
-        if self._emitter.hears("run:leased"):
-            detail = {"workerId": self.worker_id, "attempt": lease.attempt}
-            self._emitter.emit(
-                entry_event(
-                    *("run:leased", lease.seq, lease.number, lease.run_id, lease.job_name, lease.labels),
-                    *(None, detail, None, now),
-                )
-            )
-        self._store.changes.notify(JOURNAL)
         execution = Execution(
             self._environment,
             self._caller,
@@ -268,6 +259,15 @@ class Worker:
         task = asyncio.get_running_loop().create_task(executing, name=f"durably run {lease.run_id}")
         self._executing[lease.run_id] = (execution, task)
         task.add_done_callback(lambda task: self._ended(lease.run_id, task))
+        if self._emitter.hears("run:leased"):
+            detail = {"workerId": self.worker_id, "attempt": lease.attempt}
+            self._emitter.emit(
+                entry_event(
+                    *("run:leased", lease.seq, lease.number, lease.run_id, lease.job_name, lease.labels),
+                    *(None, detail, None, now),
+                )
+            )
+        self._store.changes.notify(JOURNAL)
         self._beat_later()
         return task
 

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from durably_web.cli.times import relative, until
 from durably_web.events import Event
+from durably_web.logs import message_of
+from durably_web.records import Progress as Told
 
 MOST_ROWS = 20
 
@@ -47,12 +48,11 @@ def data_text(data: dict[str, Any]) -> str:
 class Watch:
     """Shows the events of runs: log lines and, on a terminal, a progress bar; a line per progress elsewhere."""
 
-    def __init__(self, *, name_runs: bool = False) -> None:
+    def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._name_runs = name_runs
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if self._console.is_terminal and not name_runs:
+        if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
             self._bar = Progress(*columns, console=self._console, transient=True)
 
@@ -74,44 +74,26 @@ class Watch:
 
     def hear(self, event: Event) -> None:
         """Show an event, if it is one that a person wants to see."""
-        about = f"{event.run_id} " if self._name_runs else ""
         if event.type == "log:write":
-            data = f"  {data_text(event.data)}" if event.data else ""
             level = event.level or "info"
-            self.say(f"{about}{level:<7} {event.message}{data}", _LEVEL_STYLES.get(level, ""))
+            self.say(f"{level:<7} {message_of(event)}", _LEVEL_STYLES.get(level, ""))
         elif event.type == "run:progress" and event.progress is not None:
-            self._progress(event, about)
+            self._progress(event, event.progress)
         elif event.type == "worker:error":
-            self.say(f"error   {event.error} ({event.context})", "red")
-        elif event.type == "step:retry":
-            self.say(f"{about}warning {event.step_name} failed: {event.error}; again {_soon(event)}", "yellow")
-        elif event.type == "run:retry" and event.error is not None:
-            self.say(f"{about}warning the run failed: {event.error}; again {_soon(event)}", "yellow")
+            self.say(f"error   {message_of(event)}", "red")
+        elif event.type in ("step:retry", "run:retry") and event.error is not None:
+            self.say(f"warning {message_of(event)}", "yellow")
         elif event.type == "step:wait":
-            moment = "" if event.until is None else f", {until(event.until, event.timestamp)}"
-            self.say(f"{about}waiting for {event.step_name}{moment}", "blue")
-        elif self._name_runs and event.type == "run:leased":
-            self.say(f"{about}started {event.job_name}, attempt {event.attempt}")
-        elif self._name_runs and event.type in ("run:complete", "run:fail", "run:cancel"):
-            ending = {"run:complete": "completed", "run:fail": f"failed: {event.error}", "run:cancel": "cancelled"}
-            self.say(f"{about}{ending[event.type]}", "red" if event.type == "run:fail" else "")
+            self.say(message_of(event), "blue")
 
-    def _progress(self, event: Event, about: str) -> None:
-        progress = event.progress
-        assert progress is not None
-        total = "" if progress.total is None else f"/{progress.total:g}"
+    def _progress(self, event: Event, progress: Told) -> None:
         if self._bar is None:
-            message = f" {progress.message}" if progress.message else ""
-            self.say(f"{about}progress {progress.current:g}{total}{message}")
+            self.say(message_of(event))
             return
         description = progress.message or event.job_name or ""
         if self._task is None:
             self._task = self._bar.add_task(description)
         self._bar.update(self._task, description=description, completed=progress.current, total=progress.total)
-
-
-def _soon(event: Event) -> str:
-    return "later" if event.until is None else relative(event.until, event.timestamp)
 
 
 def print_json(value: Any) -> None:

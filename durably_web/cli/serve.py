@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import signal
 import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from durably_web.cli.database import DEFAULT, DatabaseOption
-from durably_web.cli.display import Watch
 from durably_web.cli.jobfile import load_engine, load_named
+from durably_web.cli.logs import Lines, LogFormat, LogFormatOption, LogLevel, LogLevelOption, process
 from durably_web.cli.mistakes import Mistake
+from durably_web.cli.times import parse_duration
+from durably_web.cli.watching import OWN, HealthHost, HealthPort, address_of, answering, listen, metrics_of
 from durably_web.engine import Durably
+from durably_web.health import EngineProbes, leave
+from durably_web.logs import log_events
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
     from starlette.types import ASGIApp
 
@@ -53,10 +59,43 @@ def serve(
     anybody: Annotated[
         bool, typer.Option("--anybody", help="Let whoever reaches the port do everything, on any address.")
     ] = False,
+    stop_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--stop-timeout", metavar="DURATION", help="How long a stop waits for the current steps, as 20s; no limit."
+        ),
+    ] = None,
+    drain: Annotated[
+        str,
+        typer.Option(
+            "--drain",
+            metavar="DURATION",
+            help="After a SIGTERM be not ready, and go on answering for so long, as 5s; 0s for nothing.",
+        ),
+    ] = "0s",
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Answer /metrics, to whom --auth lets; --health-port has it anyway.")
+    ] = False,
+    metrics_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DURABLY_WEB_METRICS_TOKEN",
+            show_envvar=True,
+            help="Answer /metrics to who knows it. Better set as a variable: others can see options.",
+        ),
+    ] = None,
+    health_port: HealthPort = None,
+    health_host: HealthHost = OWN,
+    log_format: LogFormatOption = LogFormat.text,
+    log_level: LogLevelOption = LogLevel.info,
 ) -> None:
     """Answer requests for the jobs in FILE or MODULE over HTTP, and execute their runs, until SIGTERM or SIGINT.
 
-    Other machines are only let in with --auth or --anybody.
+    Other machines are only let in with --auth or --anybody. /health/live and /health/ready are for everybody.
+
+    On the first signal /health/ready says 503, and after --drain no more requests are taken, streams end, the current
+    step of each run is finished and the runs are given back, which takes --stop-timeout at most; then it exits with 0.
+    A second signal waits for nobody.
     """
     # Not at the top: no other command needs it.
     from durably_web.server import create_app
@@ -65,23 +104,44 @@ def serve(
         raise Mistake(
             f"at {host} everybody could do everything: give --auth MODULE:NAME, or --anybody if that is meant"
         )
-    durably = load_engine(target, database)
     if cron_secret is not None and cron_secret != cron_secret.strip():
         raise Mistake("--cron-secret has white space around it, which no header can have")
+    if metrics_token is not None and not metrics_token.strip():
+        raise Mistake("the token for metrics is empty: leave it out, or set it")
+    limit = None if stop_timeout is None else parse_duration(stop_timeout, "--stop-timeout")
+    draining = parse_duration(drain, "--drain")
+    durably = load_engine(target, database)
+    counted = metrics_of(durably) if metrics or metrics_token is not None or health_port is not None else None
+    if counted is None and (metrics or metrics_token is not None):
+        raise Mistake("--metrics needs prometheus-client: pip install 'durably-web[prometheus]'")
     app = create_app(
         durably,
         auth=None if auth is None else _auth(auth),
         allow_origins=allow_origin or (),
         work=work,
         cron_secret=cron_secret or None,
+        metrics=counted if counted is not None and (metrics or metrics_token is not None) else False,
+        metrics_token=metrics_token,
     )
     served: ASGIApp = _below(app, path)
     if auth is None and not anybody:
         served = _of_own_names(served, host)
-    with contextlib.closing(_listen(host, port)) as listening, Watch(name_runs=True) as watch:
-        durably.on("*", watch.hear)
-        asyncio.run(_serve(durably, served, listening, work, watch, path))
-        watch.say("server stopped")
+    with Lines(log_format, log_level).on_stderr(), contextlib.ExitStack() as stack:
+        listening = stack.enter_context(contextlib.closing(listen(host, port)))
+        watched = None
+        if health_port is not None:
+            watched = stack.enter_context(contextlib.closing(listen(health_host, health_port)))
+        stop_events = log_events(durably)
+
+        async def main() -> None:
+            async with answering(watched, EngineProbes(durably, counted)):
+                if watched is not None:
+                    process.info("health and metrics at %s", address_of(watched))
+                await _serve(durably, served, listening, work, path, limit, draining)
+
+        asyncio.run(main())
+        stop_events()
+        process.info("server stopped")
 
 
 def _auth(target: str) -> object:
@@ -95,13 +155,6 @@ def _is_own(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise Mistake(f"nothing can be served at {host}, port {port}: {error.strerror}") from None
 
 
 def _below(app: Starlette, path: str) -> Starlette:
@@ -122,25 +175,55 @@ def _of_own_names(app: ASGIApp, host: str) -> ASGIApp:
     return TrustedHostMiddleware(app, ["localhost", "127.0.0.1", "[::1]", "::1", "[", host], www_redirect=False)
 
 
-async def _serve(durably: Durably, app: ASGIApp, listening: socket.socket, work: bool, watch: Watch, path: str) -> None:
+async def _serve(
+    durably: Durably,
+    app: ASGIApp,
+    listening: socket.socket,
+    work: bool,
+    path: str,
+    stop_timeout: float | None,
+    drain: float,
+) -> None:
+    from durably_web.server import lifespan
+
+    # Opened here and not by the application, so that what is wrong with the database is this command's error.
+    async with lifespan(durably, work=work, stop_timeout=stop_timeout)():
+        names = ", ".join(sorted(durably.jobs))
+        process.info("serving %s at %s/%s", names, address_of(listening), path.strip("/"))
+        if durably.read_only is not None:
+            process.warning("only reading: %s", durably.read_only)
+        await _server(durably, app, drain).serve(sockets=[listening])
+
+
+def _server(durably: Durably, app: ASGIApp, drain: float) -> uvicorn.Server:
     import uvicorn
 
-    from durably_web.server import lifespan
+    loop = asyncio.get_running_loop()
 
     class Server(uvicorn.Server):
         """Ends at SIGINT and SIGTERM, which are then dealt with; a second one does not wait for anybody."""
 
+        _asked = False
+
         def handle_exit(self, sig: int, frame: object) -> None:
-            self.force_exit = self.should_exit
+            # In the middle of whatever was executed: the rest is for the loop.
+            loop.call_soon_threadsafe(self._leave, signal.Signals(sig).name)
+
+        def _leave(self, name: str) -> None:
+            if self._asked:
+                self.force_exit = self.should_exit = True
+                return
+            self._asked = True
+            leave(durably)
+            process.info("%s: finishing", name)
+            if drain > 0:
+                loop.call_later(drain, self._end)
+            else:
+                self._end()
+
+        def _end(self) -> None:
             self.should_exit = True
 
-    server = Server(uvicorn.Config(app, log_level="error", lifespan="off", server_header=False))
-    # Opened here and not by the application, so that what is wrong with the database is this command's error.
-    async with lifespan(durably, work=work)():
-        host, port = listening.getsockname()[:2]
-        where = f"[{host}]" if ":" in host else host
-        names = ", ".join(sorted(durably.jobs))
-        watch.say(f"serving {names} at http://{where}:{port}/{path.strip('/')}")
-        if durably.read_only is not None:
-            watch.say(f"only reading: {durably.read_only}")
-        await server.serve(sockets=[listening])
+    return Server(
+        uvicorn.Config(app, log_config=None, log_level="error", access_log=False, lifespan="off", server_header=False)
+    )

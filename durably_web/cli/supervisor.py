@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from durably_web.cli.gathering import VARIABLE, Gathered
 from durably_web.cli.mistakes import MISTAKE
 from durably_web.cli.times import readable
 
@@ -22,19 +23,22 @@ HEALTHY = 60.0
 _LIFELINE = "DURABLY_WEB_LIFELINE"
 
 
-async def supervise(command: Sequence[str], count: int, say: Callable[[str], None]) -> int:
+async def supervise(
+    command: Sequence[str], count: int, say: Callable[[str], None], gathered: Gathered | None = None
+) -> int:
     """Keep `count` processes alive until a SIGTERM or SIGINT, which is passed on to each; gives the exit code.
 
     A second signal is passed on too. One that ends with a mistake of the user's ends them all: the next would make the
-    same.
+    same. With `gathered`, they can be asked for their health and their metrics.
     """
-    return await _Supervisor(command, say).run(count)
+    return await _Supervisor(command, say, gathered).run(count)
 
 
 class _Supervisor:
-    def __init__(self, command: Sequence[str], say: Callable[[str], None]) -> None:
+    def __init__(self, command: Sequence[str], say: Callable[[str], None], gathered: Gathered | None) -> None:
         self._command = command
         self._say = say
+        self._gathered = gathered
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._signal = signal.SIGTERM
@@ -69,6 +73,8 @@ class _Supervisor:
         self._signal = number
         self._signals += 1
         self._stopping.set()
+        if self._gathered is not None:
+            self._gathered.stopping = True
         for process in self._processes.values():
             # By its process id, and only while it is ours to wait for.
             with contextlib.suppress(ProcessLookupError):
@@ -94,24 +100,43 @@ class _Supervisor:
                 return
             if loop.time() - began >= HEALTHY:
                 delay = FIRST_DELAY
+            if self._gathered is not None:
+                self._gathered.restarts += 1
             self._say(f"worker {number} {ending}; another one begins in {readable(delay)}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _live(self, number: int) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env={**os.environ, _LIFELINE: str(self._reading)},
-            pass_fds=[self._reading],
-            # Or a Ctrl-C at a terminal would come twice: once from there, and once passed on.
-            start_new_session=True,
-        )
+        environment, descriptors = {**os.environ, _LIFELINE: str(self._reading)}, [self._reading]
+        ours, theirs = (None, None) if self._gathered is None else self._gathered.ends()
+        if theirs is not None:
+            environment[VARIABLE] = str(theirs.fileno())
+            descriptors.append(theirs.fileno())
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=environment,
+                pass_fds=descriptors,
+                # Or a Ctrl-C at a terminal would come twice: once from there, and once passed on.
+                start_new_session=True,
+            )
+        except BaseException:
+            if ours is not None:
+                ours.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
         self._processes[number] = process
         self._say(f"worker {number} is process {process.pid}")
         if self._stopping.is_set():
             self._stop_late(process)
+        if self._gathered is not None and ours is not None:
+            await self._gathered.join(number, ours)
         code = await process.wait()
+        if self._gathered is not None:
+            self._gathered.leave(number)
         del self._processes[number]
         return code
 

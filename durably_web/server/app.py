@@ -19,11 +19,13 @@ from starlette.routing import Route
 from durably_web.api.parsing import BadRequest, Request, required
 from durably_web.api.parsing import check_query as check_names
 from durably_web.api.routes import ROUTES
+from durably_web.health import EngineProbes
 from durably_web.server import access, limits, streams
 from durably_web.server.answers import HEADERS, json_response, log, refused
 from durably_web.server.asked import RunFilter
 from durably_web.server.auth import Caller, Guard
 from durably_web.server.doors import Door
+from durably_web.server.health import checked_token, health_routes, metrics_routes
 from durably_web.server.life import lifespan
 from durably_web.server.limits import Limits
 from durably_web.server.openapi import document
@@ -33,6 +35,7 @@ from durably_web.server.qstash import QStash, Receiving
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
+    from durably_web.metrics import Metrics
 
 # A stream whose client has not taken anything for so long is ended; it goes on where it was when it comes back.
 SEND_SECONDS = 30.0
@@ -55,6 +58,8 @@ def create_app(
     work: bool = True,
     cron_secret: str | None = None,
     qstash: QStash | None = None,
+    metrics: bool | Metrics = False,
+    metrics_token: str | None = None,
 ) -> Starlette:
     """The engine over HTTP, as an application to serve, or to mount below a path of another one.
 
@@ -68,6 +73,9 @@ def create_app(
     With a `cron_secret` there is `/process`, which executes what is due, for whoever sends
     `Authorization: Bearer <cron_secret>`; and with a `QStash` there is `/qstash`, for its messages. They have keys of
     their own, so `auth` is not asked about them. Without, neither of them is there.
+    With `metrics` (the extra `prometheus`) it answers `GET /metrics`, for whoever sends `metrics_token` as a bearer
+    token; without one for whoever `auth` lets, by `on_admin(context, "metrics")`. `/health/live` and `/health/ready`
+    are answered to everybody.
 
     Served by itself, the application opens the engine and closes it, and executes runs unless `work` is false. Mounted
     in another one, it has no life of its own: give that one `lifespan(durably)`.
@@ -81,6 +89,13 @@ def create_app(
         server.doors.append(Processing(durably, cron_secret, limits))
     if qstash is not None:
         server.doors.append(Receiving(durably, qstash, limits))
+    probes = health_routes(EngineProbes(durably))
+    if metrics or metrics_token is not None:
+        # Not at the top: it needs the extra.
+        from durably_web.metrics import Metrics
+
+        counted = metrics if isinstance(metrics, Metrics) else Metrics(durably)
+        probes += metrics_routes(counted, checked_token(metrics_token), server.admit_to_metrics)
     methods: dict[str, set[str]] = {}
     for method, path in ROUTES:
         methods.setdefault(path, set()).add(method)
@@ -97,16 +112,19 @@ def create_app(
         )
     ]
     app = Starlette(
-        # Litestar ends the path that it hands on with a slash.
         routes=[
-            Route(path + end, partial(server.serve, path), methods=sorted(known))
-            for path, known in methods.items()
-            for end in ("", "/")
-        ]
-        + [
-            Route(path, partial(server.serve_door, door), methods=list(door.methods))
-            for door in server.doors
-            for path in door.paths
+            *probes,
+            *(
+                # Litestar ends the path that it hands on with a slash.
+                Route(path + end, partial(server.serve, path), methods=sorted(known))
+                for path, known in methods.items()
+                for end in ("", "/")
+            ),
+            *(
+                Route(path, partial(server.serve_door, door), methods=list(door.methods))
+                for door in server.doors
+                for path in door.paths
+            ),
         ],
         middleware=middleware if allow_origins else [],
         exception_handlers={HTTPException: _refuse},
@@ -145,6 +163,10 @@ class _Server:
         self._heartbeat = heartbeat
         self._hub = streams.Hub(durably)
         self.doors: list[Door] = []
+
+    async def admit_to_metrics(self, request: HttpRequest) -> None:
+        """Raises `HTTPException` for who may not see what concerns all runs."""
+        await (await self._guard.admit(request)).check_admin("metrics")
 
     async def serve(self, path: str, request: HttpRequest) -> Response:
         """The answer to any request of a route. Raises nothing."""

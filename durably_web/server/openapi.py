@@ -13,6 +13,7 @@ from durably_web.api.parsing import ITEM_FIELDS, SCHEDULE_FIELDS, TRIGGER_FIELDS
 from durably_web.api.routes import MOST_EVENTS, ROUTES
 from durably_web.events import EVENT_TYPES
 from durably_web.records import STATUSES, Missed, Overlap
+from durably_web.server.health import LIVE, READY
 from durably_web.server.limits import Limits
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def document(root: str, limits: Limits, doors: Iterable[Door] = ()) -> dict[str,
     for door in doors:
         paths |= door.operations()
         keys |= door.keys()
+    for path, summary in _PROBES.items():
+        paths[path] = {"get": _probe(path, summary)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -88,6 +91,18 @@ def _stream(path: str, query: tuple[str, ...]) -> Schema:
         "parameters": [*(_parameter(name, path, ("jobName",)) for name in query), last],
         "responses": {**_responses(_ANY), "200": {"description": "events", "content": {"text/event-stream": events}}},
     }
+
+
+def _probe(path: str, summary: str) -> Schema:
+    operation = _operation("GET", path, (), (), Limits())
+    answers = {
+        status: {
+            "description": told,
+            "content": {"application/json": {"schema": _object("*", status={"const": told})}},
+        }
+        for status, told in (("200", "ok"), ("503", "unavailable"))
+    }
+    return {**operation, "summary": summary, "responses": answers}
 
 
 def _parameter(name: str, path: str, several: tuple[str, ...]) -> Schema:
@@ -171,6 +186,11 @@ _SUMMARIES = {
     ("GET", "/schedules"): "All schedules",
     ("POST", "/schedule/trigger"): "Ask for a run of a schedule now",
     ("DELETE", "/schedule"): "Remove a schedule; its runs stay",
+}
+
+_PROBES = {
+    LIVE: "Whether the process is alive, for everybody",
+    READY: "Whether the process can do its work now, for everybody",
 }
 
 _ANSWERS: dict[tuple[str, str], Schema] = {

@@ -78,6 +78,20 @@ class CommandLine:
             check=False,
         )
 
+    def python(self, code: str) -> str:
+        """What a program prints. Fails unless it exits with 0."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json. Fails unless it exits with 0."""
         done = self.run(*arguments, "--json")

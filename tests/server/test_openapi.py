@@ -40,6 +40,7 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 STREAMS = ("/subscribe", "/runs/subscribe")
+PROBES = ("/health/live", "/health/ready")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_nothing_breaks_the_server(case: Any, address: str) -> None:
 
 def test_the_document_has_every_route() -> None:
     described = {(method.upper(), path) for path, one in DOCUMENT["paths"].items() for method in one}
-    assert described == {*ROUTES, *(("GET", path) for path in STREAMS), *OF_DOORS}
+    assert described == {*ROUTES, *(("GET", path) for path in (*STREAMS, *PROBES)), *OF_DOORS}
     [secret, signature] = DOCUMENT["components"]["securitySchemes"].values()
     assert secret["scheme"] == "bearer" and signature["name"] == "Upstash-Signature"
     ids = [one["operationId"] for path in DOCUMENT["paths"].values() for one in path.values()]

@@ -65,6 +65,7 @@ from durably_web.store.operations.triggering import (
 )
 
 if TYPE_CHECKING:
+    from durably_web.store.operations.counting import due_since, queue_state, waiting_page
     from durably_web.store.operations.firing import (
         correct_schedule,
         fire_schedule,
@@ -108,6 +109,7 @@ __all__ = [
     "create_child",
     "create_schema_table",
     "delete_runs",
+    "due_since",
     "find_answer",
     "find_runs",
     "finish_run",
@@ -133,6 +135,7 @@ __all__ = [
     "pause_schedule",
     "pending_of",
     "put_schedule",
+    "queue_state",
     "read_events",
     "release_run",
     "remove_schedule",
@@ -155,6 +158,7 @@ __all__ = [
     "trigger_many",
     "trigger_schedule",
     "undos_of",
+    "waiting_page",
     "wake_for_network",
     "write_entries",
 ]
@@ -170,6 +174,10 @@ def __getattr__(name: str) -> Any:
         from durably_web.store.operations.looking_ahead import outlook
 
         return outlook
+    if name in ("due_since", "queue_state", "waiting_page"):
+        from durably_web.store.operations import counting
+
+        return getattr(counting, name)
     if name in __all__:
         from durably_web.store.operations import firing, scheduling
 
