@@ -127,8 +127,9 @@ class _Lines(logging.Handler):
                 )
                 self._console.print(line, soft_wrap=True)
             else:
-                # As it is: a log file has no width.
-                print(f"{about}{level}{text}", file=sys.stderr, flush=True)
+                # As it is: a log file has no width. In one piece: other processes may write there too.
+                sys.stderr.write(f"{about}{level}{text}\n")
+                sys.stderr.flush()
         except Exception:
             self.handleError(record)
 
