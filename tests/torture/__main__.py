@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.torture.databases import BACKENDS
+from tests.torture.databases import BACKENDS, DURABILITY
 from tests.torture.plan import Plan
 from tests.torture.torture import torture
 
@@ -30,8 +30,10 @@ def main() -> int:
     for name, value in Plan(1)._asdict().items():
         if name != "calm":
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.set_defaults(durability=None)
     given = vars(parser.parse_args())
     backend, keep = given.pop("backend"), given.pop("keep")
+    given["durability"] = given["durability"] or DURABILITY[backend]
     plan = Plan(**given)
     if plan.calm:
         plan = plan.calmed()

@@ -14,6 +14,7 @@ from durably_web.backends import open_executor
 from durably_web.store.batch import Batch, Executor, Rows, Statement
 from durably_web.store.store import Store
 from tests.support import servers
+from tests.torture.plan import Durability
 
 
 class Server(Protocol):
@@ -105,3 +106,6 @@ BACKENDS: dict[str, Callable[[Path], AbstractContextManager[Database]]] = {
     "libsql": libsql,
 }
 """Each begins what it needs, and ends it."""
+
+DURABILITY: dict[str, Durability] = {"sqlite": "relaxed", "postgres": "full", "libsql": "relaxed"}
+"""With less, a PostgreSQL that is killed forgets what it has said. SQLite does not; a libSQL server decides itself."""

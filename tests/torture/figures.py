@@ -20,8 +20,10 @@ class Figures(NamedTuple):
     reader_kills: int
     server_restarts: int
     server_kills: int
+    connections: int
+    """To a server."""
     cut: int
-    """Connections, without those of the next."""
+    """Of these, without those of the next."""
     lost: int
     """Replies to what had been executed."""
     delayed: int
@@ -73,6 +75,7 @@ def figures(evidence: Evidence, network: collections.Counter[str]) -> Figures:
         reader_kills=done["kill reader"],
         server_restarts=done["restart server"],
         server_kills=done["kill server"],
+        connections=network["connections"],
         cut=network["cut"] + network["tear"],
         lost=network["lose"],
         delayed=network["delay"],

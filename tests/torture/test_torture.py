@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.databases import ServerMissing
-from tests.torture.databases import BACKENDS
+from tests.torture.databases import BACKENDS, DURABILITY
 from tests.torture.plan import Plan
 from tests.torture.torture import torture
 
@@ -35,7 +35,7 @@ PLANS = {
 async def test_nothing_is_lost_and_nothing_is_done_twice(
     backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = PLANS[backend]
+    plan = PLANS[backend]._replace(durability=DURABILITY[backend])
     try:
         beginning = BACKENDS[backend](tmp_path)
         with beginning as database:
