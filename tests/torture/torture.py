@@ -104,8 +104,7 @@ class Torment:
             self._check_alive()
             if ended >= plan.runs * 97 // 100:
                 break
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        await self._all_done()
         if proxy is not None:
             proxy.calm()
         for client in self._clients:
@@ -156,6 +155,10 @@ class Torment:
         return begun
 
     def _check_alive(self) -> None:
+        for task in list(self._under_way):
+            if task.done():
+                task.result()
+                self._under_way.discard(task)
         for each in (*self._workers, *self._clients, self._reader):
             assert each is not None
             code = each.process.returncode
@@ -238,10 +241,15 @@ class Torment:
             case "restart server" | "kill server":
                 self._in_background(self._take_away(fault))
 
+    async def _all_done(self) -> None:
+        """Return when all that was to go wrong has. Raises what its tasks raise."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        self._check_alive()
+
     def _in_background(self, work: collections.abc.Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
 
     async def _kill(self, process: Process) -> None:
         # Told before: what is written later is not of it.
