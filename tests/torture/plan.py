@@ -16,8 +16,11 @@ Kind = Literal["kill worker", "stop worker", "kill client", "kill reader", "rest
 # What the jobs allow; the checker counts.
 LIMIT = 3
 PER_KEY = {"keyed": 1, "pairs": 2}
-RATE = 20
+RATE = 6
 RATE_SECONDS = 0.5
+
+# So many in a row of so many have a rate: more than may begin at once, however slow the database is.
+BURST, OF = 12, 150
 
 # Before that share of the runs, none has a key: while there are none, workers claim in a simpler way.
 WITHOUT_KEYS = 0.3
@@ -76,7 +79,8 @@ class Plan(NamedTuple):
         late = number >= WITHOUT_KEYS * self.runs
         job = "plain"
         if late and not self.calm:
-            job = draw.choices(("plain", "keyed", "pairs", "limited", "rated"), (10, 5, 2, 2, 1))[0]
+            job = draw.choices(("plain", "keyed", "pairs", "limited"), (10, 5, 2, 2))[0]
+            job = "rated" if number % OF < BURST else job
         return Asked(
             number,
             job,
@@ -104,8 +108,8 @@ class Plan(NamedTuple):
     def _faults(self) -> Iterator[Fault]:
         draw = random.Random(f"{self.seed} faults")
 
-        def moment() -> int:
-            return draw.randrange(self.runs // 50, self.runs * 19 // 20)
+        def moment(until: float = 0.95) -> int:
+            return draw.randrange(self.runs // 50, round(self.runs * until))
 
         for _ in range(self.kills):
             yield Fault(moment(), "kill worker", draw.randrange(self.workers), 0)
@@ -113,7 +117,8 @@ class Plan(NamedTuple):
             # Beyond the lease, also where it was renewed at the last moment.
             yield Fault(moment(), "stop worker", draw.randrange(self.workers), self.lease * (1.3 + draw.random()))
         for _ in range(self.client_kills):
-            yield Fault(moment(), "kill client", draw.randrange(self.clients), 0)
+            # They are ahead of the workers.
+            yield Fault(moment(0.7), "kill client", draw.randrange(self.clients), 0)
         for _ in range(self.reader_kills):
             yield Fault(moment(), "kill reader", 0, 0)
         for _ in range(self.restarts):
