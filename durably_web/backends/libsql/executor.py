@@ -1,0 +1,278 @@
+"""A libSQL server (Turso, sqld): each batch is one request, sent again until it is answered or the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal
+from urllib.parse import urljoin
+
+from durably_web.backends.forks import forsake
+from durably_web.backends.libsql import hrana
+from durably_web.backends.libsql.address import may_follow, parse
+from durably_web.backends.libsql.failures import UNREADABLE, Again, of_server, of_status
+from durably_web.backends.libsql.hrana import Answer, Garbled, ServerError
+from durably_web.backends.libsql.transport import NoReply, Reply, Transport
+from durably_web.errors import RequirementFailed, StoreError, StoreUnavailable
+from durably_web.store.batch import Batch, Rows, Statement
+
+# How long an operation is sent again before it is given up; and the first, which finds out whether the URL is right.
+PATIENCE_SECONDS = 30.0
+OPEN_SECONDS = 6.0
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 2.0
+# How long one answer is waited for, and one that a replica may hold back until it has caught up.
+_REPLY_SECONDS = 12.0
+_REPLICA_SECONDS = 5.0
+_MOST_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 307, 308})
+
+_SYNCHRONOUS = Batch("read", (Statement("PRAGMA synchronous"),))
+_FULL = 2
+
+
+class LibsqlExecutor:
+    """One database on a libSQL server.
+
+    A request may get lost, or its answer; then it is sent again, after pauses that grow, for `PATIENCE_SECONDS`
+    altogether. Every operation of the engine is safe to send twice. What is read is never older than what this executor
+    has read or written before, also where a replica answers.
+
+    `durability` changes nothing on a server: it flushes as it was set up to. Where `"full"` is asked for, and the server
+    says that it answers before it flushes, one line of the log says so.
+    """
+
+    def __init__(
+        self,
+        database: str,
+        durability: Literal["full", "relaxed"] = "full",
+        *,
+        connect: Callable[[str], Transport] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url, self._token = parse(database, os.environ)
+        self._durability = durability
+        self._connect = connect or _connect
+        self._sleep = sleep
+        self._now = now
+        self._transport: Transport | None = None
+        self._versions = ["v3", "v2"]
+        self._met = False
+        # How far the primary had come, as far as an answer has told.
+        self._index: int | None = None
+        self._forked = False
+
+    def __repr__(self) -> str:
+        return f"LibsqlExecutor({self._url!r})"
+
+    async def open(self) -> None:
+        if self._transport is not None:
+            return
+        self._transport = self._connect(self._url)
+        self._forked = self._met = False
+        _opened.add(self)
+        try:
+            try:
+                [rows] = await self._patiently(_SYNCHRONOUS, OPEN_SECONDS)
+            except StoreError as error:
+                if isinstance(error, StoreUnavailable):
+                    raise
+                # It does not say. It is there, and that is what was asked.
+                rows = []
+        except BaseException:
+            await self.close()
+            raise
+        if self._durability == "full" and rows and rows[0][0] in range(_FULL) and not _is_turso(self._url):
+            self._tell_of_flushes()
+
+    def _tell_of_flushes(self) -> None:
+        import logging
+
+        logging.getLogger("durably_web").info(
+            "%s answers before its disk has flushed: what is acknowledged survives a crash of the server's process, and "
+            "a power cut of its machine may take the last commits",
+            self._url,
+        )
+
+    async def close(self) -> None:
+        _opened.discard(self)
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if self._transport is None:
+            raise self._not_open()
+        if not batch.statements:
+            return []
+        return await self._patiently(batch, PATIENCE_SECONDS)
+
+    async def _patiently(self, batch: Batch, seconds: float) -> list[Rows]:
+        deadline = self._now() + seconds
+        pause = _FIRST_PAUSE
+        locked = False
+        while True:
+            known = self._index
+            index = known if batch.mode == "read" and not locked else None
+            left = max(1.0, deadline - self._now())
+            try:
+                found = await self._once(
+                    batch, index, locked, min(left, _REPLY_SECONDS if index is None else _REPLICA_SECONDS)
+                )
+            except Again as again:
+                # Uneven pauses keep processes that were cut off together from coming back together.
+                wait = max(again.pause, pause * (0.5 + random.random()))
+                if self._transport is None:
+                    raise self._not_open() from again
+                if self._now() + wait > deadline:
+                    message = f"{self._url} could not be reached for {seconds:.0f} seconds; at last {again}"
+                    raise again.kind(message, code=again.code) from again
+                # Where a replica cannot catch up, the primary is asked; perhaps that one cannot be reached.
+                locked = again.late and index is not None
+                await self._sleep(wait)
+                if self._transport is None:
+                    raise self._not_open() from again
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            self._learn(known, found.index)
+            return found.rows
+
+    def _learn(self, known: int | None, told: int | None) -> None:
+        """Remember how far the primary has come.
+
+        A server that is asked with `known` in mind answers no lower number, unless it counts anew, as after a crash.
+        """
+        if told is None:
+            return
+        if self._index is None or told > self._index or (known is not None and told < known and self._index == known):
+            self._index = told
+
+    async def _once(self, batch: Batch, index: int | None, locked: bool, seconds: float) -> Answer:
+        """Send a batch once. Raises `Again`, or a `StoreError` that no second time would change."""
+        body = hrana.request(batch, index=index, locked=locked)
+        reply = await self._post(body, seconds)
+        try:
+            return hrana.answer(reply.body, batch, locked=locked)
+        except Garbled as error:
+            raise Again(str(error)) from None
+        except ServerError as error:
+            if error.code in UNREADABLE and error.index is None:
+                error.index = await self._first_unreadable(batch, seconds)
+            raise of_server(error, self._url) from None
+
+    async def _first_unreadable(self, batch: Batch, seconds: float) -> int | None:
+        try:
+            reply = await self._post(hrana.check(batch), seconds)
+            return hrana.first_unreadable(reply.body, batch)
+        except (Garbled, Again, StoreError):
+            return None
+
+    async def _post(self, body: bytes, seconds: float) -> Reply:
+        """The reply with an answer in it. Raises `Again` or `StoreError`."""
+        while True:
+            reply = await self._follow(f"{self._url}/{self._versions[0]}/pipeline", body, seconds)
+            if reply.status == 200:
+                self._met = True
+                return reply
+            outcome = of_status(reply, self._url, has_token=self._token is not None)
+            if reply.status == 404 and not self._met and isinstance(outcome, Again):
+                # An older server knows only the version before.
+                self._versions.append(self._versions.pop(0))
+                if self._versions[0] == "v2":
+                    continue
+                raise StoreUnavailable(f"{self._url} is not the URL of a libSQL server: {outcome}", code="HTTP_404")
+            raise outcome
+
+    async def _follow(self, url: str, body: bytes, seconds: float) -> Reply:
+        """The first reply that is no redirect. A token goes to the host that it is for, and to no other."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            transport = self._transport
+            if transport is None:
+                raise self._not_open()
+            headers = {} if self._token is None else {"authorization": f"Bearer {self._token}"}
+            try:
+                reply = await transport.post(url, body, headers, seconds)
+            except NoReply as error:
+                again = Again(str(error))
+                again.late = error.late
+                raise again from error
+            if reply.status not in _REDIRECTS:
+                return reply
+            target = urljoin(url, reply.headers.get("location", ""))
+            if not target.startswith(("https://", "http://")) or (
+                target.startswith("http://") and url.startswith("https://")
+            ):
+                raise StoreUnavailable(f"{self._url} redirects to {_short(target)}, which is less safe: not followed")
+            if self._token is not None and not may_follow(url, target):
+                raise StoreUnavailable(
+                    f"{self._url} redirects to {_short(target)}, and its auth token is for no other host: "
+                    "if the database has moved there, use that URL"
+                )
+            url = target
+        raise StoreUnavailable(f"{self._url} redirects in a circle")
+
+    def _not_open(self) -> StoreUnavailable:
+        if self._forked:
+            return StoreUnavailable(
+                f"{self._url} was opened before a fork: each process opens it for itself, afterwards"
+            )
+        return StoreUnavailable(f"{self._url} is not open: use `async with durably`, or `await durably.init()`")
+
+    def forsake(self) -> None:
+        """In the child of a fork: let go of the parent's connections, and leave them as they are."""
+        self._forked = True
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            forsake(transport)
+
+    def version(self) -> int | None:
+        """Nothing cheap tells that somebody wrote: whoever waits looks every `polling_interval`."""
+        return None
+
+    def announce(self, worker_id: str) -> None:
+        """Nobody could look from another machine."""
+
+    def gone(self, worker_ids: Iterable[str]) -> list[str]:
+        """None is known to be: leases end by time."""
+        return []
+
+
+def _connect(url: str) -> Transport:
+    if sys.platform == "emscripten":
+        from durably_web.backends.libsql.over_fetch import FetchTransport
+
+        return FetchTransport()
+    try:
+        from durably_web.backends.libsql.over_httpx import HttpxTransport
+    except ImportError:
+        raise RequirementFailed(f'{url} needs httpx: pip install "durably-web[libsql]"') from None
+    return HttpxTransport(url)
+
+
+def _is_turso(url: str) -> bool:
+    """Its disks are not those of the process that answers."""
+    return url.endswith(".turso.io")
+
+
+def _short(url: str) -> str:
+    return url.partition("?")[0]
+
+
+_opened: weakref.WeakSet[LibsqlExecutor] = weakref.WeakSet()
+
+
+def _in_the_child() -> None:
+    for executor in list(_opened):
+        executor.forsake()
+    _opened.clear()
+
+
+# Two processes cannot share one connection.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_the_child)
