@@ -21,10 +21,18 @@ def open_executor(database: str, durability: Durability) -> Executor:
         if not rest.startswith("///") or len(rest) == 3:
             raise InvalidInput(f"a SQLite URL looks like sqlite:///app.db or sqlite:////var/app.db, not {database!r}")
         database = rest[3:]
+    elif colon and scheme in ("libsql", "https", "http"):
+        from durably_web.backends.libsql import LibsqlExecutor
+
+        return LibsqlExecutor(database, durability)
+    elif colon and scheme == "file":
+        from durably_web.backends.libsql.address import file_of
+
+        database = file_of(database)
     elif "://" in database:
         raise InvalidInput(
             f"{scheme}:// is not a database that durably_web knows; it knows a file's path, "
-            "sqlite:///app.db, :memory:, and opfs:name in the browser"
+            "sqlite:///app.db, :memory:, libsql://host, and opfs:name in the browser"
         )
     if not database:
         raise InvalidInput("the database has no name: pass a file's path, or :memory:")

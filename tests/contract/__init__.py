@@ -119,14 +119,14 @@ def cases(suite: str, has: frozenset[Capability]) -> list[tuple[str, Case]]:
     ]
 
 
-async def run_case(case: Case, backend: Backend) -> None:
+async def run_case(case: Case, backend: Backend, seconds: float = SECONDS_PER_CASE) -> None:
     """Run a case within its time, and miss no error that it left behind."""
     lost: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda loop, context: lost.append(context))
     try:
-        async with asyncio.timeout(SECONDS_PER_CASE):
+        async with asyncio.timeout(seconds):
             await case(backend)
         gc.collect()
         await asyncio.sleep(0)

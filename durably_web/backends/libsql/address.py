@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from durably_web.errors import InvalidInput
 
@@ -49,8 +49,8 @@ def parse(database: str, environment: Mapping[str, str]) -> Address:
     plain = scheme == "http" and not is_loopback(host)
     if token and plain:
         raise InvalidInput(
-            f"{shown}: the token would travel readable for everybody between here and there; use libsql:// or https://, "
-            "or no token"
+            f"{shown}: the token would travel readable for everybody between here and there; "
+            "use libsql:// or https://, or no token"
         )
     if token is None and not plain:
         token = environment.get(TOKEN_VARIABLE) or None
@@ -97,3 +97,16 @@ def may_follow(origin: str, target: str) -> bool:
 def _port(url: str) -> int | None:
     parts = urlsplit(url)
     return parts.port or _PORTS.get(parts.scheme)
+
+
+def file_of(database: str) -> str:
+    """The path that a `file:` URL of libSQL names: `file:app.db`, `file:///var/app.db`, `file::memory:`."""
+    path, mark, _ = database.removeprefix("file:").partition("?")
+    if path.startswith("//"):
+        host, slash, rest = path[2:].partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise InvalidInput(f"a file's URL looks like file:app.db or file:///var/app.db, not {database!r}")
+        path = f"/{rest}"
+    if not path or mark:
+        raise InvalidInput(f"a file's URL looks like file:app.db or file:///var/app.db, without ?…, not {database!r}")
+    return unquote(path)

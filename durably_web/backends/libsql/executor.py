@@ -26,7 +26,10 @@ PATIENCE_SECONDS = 30.0
 OPEN_SECONDS = 6.0
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 2.0
-# How long one answer is waited for, and one that a replica may hold back until it has caught up.
+# After a time-out: the request may still be waiting in the server, and would wait there twice.
+_PAUSE_OF_LATE = 1.0
+# How long one answer is waited for, longer than a server lets one transaction wait for another, which is five seconds;
+# and one that a replica may hold back until it has caught up.
 _REPLY_SECONDS = 12.0
 _REPLICA_SECONDS = 5.0
 _MOST_REDIRECTS = 5
@@ -43,8 +46,8 @@ class LibsqlExecutor:
     altogether. Every operation of the engine is safe to send twice. What is read is never older than what this executor
     has read or written before, also where a replica answers.
 
-    `durability` changes nothing on a server: it flushes as it was set up to. Where `"full"` is asked for, and the server
-    says that it answers before it flushes, one line of the log says so.
+    `durability` changes nothing on a server: it flushes as it was set up to. Where `"full"` is asked for, and the
+    server says that it answers before it flushes, a warning in the log says so.
     """
 
     def __init__(
@@ -64,8 +67,9 @@ class LibsqlExecutor:
         self._transport: Transport | None = None
         self._versions = ["v3", "v2"]
         self._met = False
+        self._turn = asyncio.Lock()
         # How far the primary had come, as far as an answer has told.
-        self._index: int | None = None
+        self._reached: int | None = None
         self._forked = False
 
     def __repr__(self) -> str:
@@ -81,7 +85,7 @@ class LibsqlExecutor:
             try:
                 [rows] = await self._patiently(_SYNCHRONOUS, OPEN_SECONDS)
             except StoreError as error:
-                if isinstance(error, StoreUnavailable):
+                if isinstance(error, StoreUnavailable) or str(error.code).startswith("HTTP"):
                     raise
                 # It does not say. It is there, and that is what was asked.
                 rows = []
@@ -94,9 +98,9 @@ class LibsqlExecutor:
     def _tell_of_flushes(self) -> None:
         import logging
 
-        logging.getLogger("durably_web").info(
-            "%s answers before its disk has flushed: what is acknowledged survives a crash of the server's process, and "
-            "a power cut of its machine may take the last commits",
+        logging.getLogger("durably_web").warning(
+            "%s answers before its disk has flushed: a crash of the server loses nothing, and a power cut of its "
+            'machine may take the last commits. durability="relaxed" says that this is known.',
             self._url,
         )
 
@@ -111,14 +115,18 @@ class LibsqlExecutor:
             raise self._not_open()
         if not batch.statements:
             return []
-        return await self._patiently(batch, PATIENCE_SECONDS)
+        if batch.mode == "read":
+            return await self._patiently(batch, PATIENCE_SECONDS)
+        # Those that write wait here for each other, and not in the server: there each takes a connection and a thread.
+        async with self._turn:
+            return await self._patiently(batch, PATIENCE_SECONDS)
 
     async def _patiently(self, batch: Batch, seconds: float) -> list[Rows]:
         deadline = self._now() + seconds
         pause = _FIRST_PAUSE
         locked = False
         while True:
-            known = self._index
+            known = self._reached
             index = known if batch.mode == "read" and not locked else None
             left = max(1.0, deadline - self._now())
             try:
@@ -127,6 +135,7 @@ class LibsqlExecutor:
                 )
             except Again as again:
                 # Uneven pauses keep processes that were cut off together from coming back together.
+                pause = max(pause, _PAUSE_OF_LATE) if again.late else pause
                 wait = max(again.pause, pause * (0.5 + random.random()))
                 if self._transport is None:
                     raise self._not_open() from again
@@ -140,7 +149,7 @@ class LibsqlExecutor:
                     raise self._not_open() from again
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
-            self._learn(known, found.index)
+            self._learn(known, found.reached)
             return found.rows
 
     def _learn(self, known: int | None, told: int | None) -> None:
@@ -150,8 +159,8 @@ class LibsqlExecutor:
         """
         if told is None:
             return
-        if self._index is None or told > self._index or (known is not None and told < known and self._index == known):
-            self._index = told
+        if self._reached is None or told > self._reached or (known is not None and told < known and self._reached == known):
+            self._reached = told
 
     async def _once(self, batch: Batch, index: int | None, locked: bool, seconds: float) -> Answer:
         """Send a batch once. Raises `Again`, or a `StoreError` that no second time would change."""

@@ -92,7 +92,7 @@ def of_status(reply: Reply, where: str, *, has_token: bool) -> Again | StoreErro
         return StoreUnavailable(f"{where}: {said}", code=code)
     if status == 413:
         return StoreError(f"{where} takes no request that large (413)", code=code)
-    if status in _AGAIN or status >= 500 or "STREAM_EXPIRED" in said or "baton" in said:
+    if status in _AGAIN or status < 400 or status >= 500 or "STREAM_EXPIRED" in said or "baton" in said:
         return Again(f"it answered {status} {said}".rstrip(), code=code, pause=_pause(reply))
     return StoreError(f"{where} answered {status} {said}".rstrip(), code=code)
 

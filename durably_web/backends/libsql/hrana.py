@@ -21,10 +21,10 @@ _INTEGERS = range(-(2**63), 2**63)
 
 
 class Answer(NamedTuple):
-    """The rows of each statement, and how far the server's replication had come, where it tells."""
+    """The rows of each statement, and how far the writes of the primary had reached, where it tells."""
 
     rows: list[Rows]
-    index: int | None
+    reached: int | None
 
 
 class ServerError(Exception):
