@@ -40,7 +40,8 @@ class Durably(Scheduling):
             handle = await durably.trigger(import_csv, {"text": text})
             print(await handle.result(timeout=60))
 
-    `database` is a file's path, `sqlite:///app.db`, `:memory:`, in the browser `opfs:name`, or an executor.
+    `database` is a file's path, `sqlite:///app.db`, `:memory:`, `libsql://host`, in the browser `opfs:name`, or an
+    executor.
     Durations are seconds. A run whose worker has not renewed its lease for `stale_threshold` is taken over;
     leases are renewed every `heartbeat_interval`. `polling_interval` is the longest that a worker overlooks
     a run that nothing told it of.

@@ -124,9 +124,7 @@ class Scene:
     def __init__(self, url: str) -> None:
         self.time = 0.0
         self.pauses: list[float] = []
-        self.executor = LibsqlExecutor(
-            url, "relaxed", connect=self._connect, sleep=self._sleep, now=lambda: self.time
-        )
+        self.executor = LibsqlExecutor(url, "relaxed", connect=self._connect, sleep=self._sleep, now=lambda: self.time)
         self.transport: Troubled
 
     def _connect(self, url: str) -> Transport:
@@ -184,7 +182,7 @@ async def test_what_does_not_end_becomes_one_clear_error(scene: Scene, trouble: 
     assert scene.executor._url in str(error) and "30 seconds" in str(error) and error.code
     assert 15 < scene.time <= 30
     assert len(scene.pauses) < 40, "the pauses grow"
-    assert scene.pauses[-1] > 5 * scene.pauses[0]
+    assert min(scene.pauses[-3:]) > scene.pauses[0] or trouble is late
     # It is fit for more.
     scene.transport.always = None
     assert (await scene.executor.run(WRITE))[1] == [(1,)]
@@ -200,7 +198,10 @@ async def test_pauses_are_uneven(scene: Scene) -> None:
 
 
 async def test_who_is_asked_to_wait_waits_as_long(scene: Scene) -> None:
-    scene.transport.troubles = [answers(429, retry_after="7"), answers(503, retry_after="Thu, 01 Jan 1970 00:00:00 GMT")]
+    scene.transport.troubles = [
+        answers(429, retry_after="7"),
+        answers(503, retry_after="Thu, 01 Jan 1970 00:00:00 GMT"),
+    ]
     await scene.executor.run(WRITE)
     assert scene.pauses[0] == 7 and 0 < scene.pauses[1] < 1
 
@@ -248,11 +249,11 @@ async def test_a_close_ends_what_is_sent_again(scene: Scene) -> None:
 
 
 async def test_a_close_ends_a_request_that_gets_no_answer() -> None:
-    async with raw_server([b""]) as (url, _):
+    async with raw_server([b""]) as (url, seen):
         executor = LibsqlExecutor(url)
         opening = asyncio.ensure_future(executor.open())
-        while executor._transport is None or not executor._transport._under_way:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await seen.get()
         await executor.close()
         with pytest.raises(StoreUnavailable, match="not open"):
             async with asyncio.timeout(10):
@@ -465,23 +466,23 @@ async def test_answers_that_overtake_each_other_lead_nowhere_back(scene: Scene) 
 
 
 @asynccontextmanager
-async def raw_server(replies: list[bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def raw_server(replies: list[bytes]) -> AsyncIterator[tuple[str, asyncio.Queue[bytes]]]:
     """A server that gives one of the replies to each connection, and closes it; an empty one it owes."""
-    seen: list[bytes] = []
+    seen: asyncio.Queue[bytes] = asyncio.Queue()
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.current_task())  # type: ignore[arg-type]
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
-        seen.append(head + await reader.readexactly(length))
-        reply = replies.pop(0) if replies else b""
-        if reply:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
+            seen.put_nowait(head + await reader.readexactly(length))
+            reply = replies.pop(0) if replies else b""
             writer.write(reply)
-        else:
-            await reader.read()
-        writer.close()
-        await writer.wait_closed()
+            if not reply:
+                await reader.read()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -532,7 +533,7 @@ async def test_httpx_tells_each_trouble_in_the_same_words(reply: bytes) -> None:
     async with raw_server([reply, _http(RIGHT)]) as (url, seen):
         executor = LibsqlExecutor(url, sleep=lambda seconds: asyncio.sleep(0))
         await executor.open()
-        assert len(seen) == 2 and seen[0] == seen[1]
+        assert seen.qsize() == 2 and seen.get_nowait() == seen.get_nowait()
         await executor.close()
 
 
@@ -558,6 +559,6 @@ async def test_the_token_is_sent_as_a_header() -> None:
     async with raw_server([_http(RIGHT)]) as (url, seen):
         executor = LibsqlExecutor(f"{url}?authToken=a.b-c")
         await executor.open()
-        assert b"\r\nauthorization: Bearer a.b-c\r\n" in seen[0].replace(b"Authorization", b"authorization")
-        assert b"POST /v3/pipeline HTTP" in seen[0]
+        request = seen.get_nowait().replace(b"Authorization", b"authorization")
+        assert b"\r\nauthorization: Bearer a.b-c\r\n" in request and b"POST /v3/pipeline HTTP" in request
         await executor.close()

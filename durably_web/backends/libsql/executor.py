@@ -80,6 +80,7 @@ class LibsqlExecutor:
             return
         self._transport = self._connect(self._url)
         self._forked = self._met = False
+        self._turn = asyncio.Lock()
         _opened.add(self)
         try:
             try:
@@ -159,7 +160,11 @@ class LibsqlExecutor:
         """
         if told is None:
             return
-        if self._reached is None or told > self._reached or (known is not None and told < known and self._reached == known):
+        if (
+            self._reached is None
+            or told > self._reached
+            or (known is not None and told < known and self._reached == known)
+        ):
             self._reached = told
 
     async def _once(self, batch: Batch, index: int | None, locked: bool, seconds: float) -> Answer:
