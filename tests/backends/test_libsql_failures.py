@@ -418,6 +418,16 @@ async def test_values_that_would_be_lost_are_not_sent(scene: Scene) -> None:
     assert scene.transport.sent == []
 
 
+async def test_a_value_that_the_server_does_not_take(scene: Scene) -> None:
+    create = Batch("write", (Statement("CREATE TABLE durably_large (value TEXT)"),))
+    await scene.executor.run(create)
+    error = await scene.fails(
+        Batch("write", (COUNT, Statement("INSERT INTO durably_large VALUES (?)", ("x" * 12_000_000,)))), StoreError
+    )
+    assert "--max-response-size" in str(error) and error.statement_index == 1
+    assert scene.pauses == []
+
+
 # -- replicas ----------------------------------------------------------------------------------------------------------
 
 

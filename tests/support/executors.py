@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from durably_web.errors import StorageFull, StoreUnavailable
@@ -34,6 +35,33 @@ class Wrapper:
 
     def gone(self, worker_ids: Iterable[str]) -> list[str]:
         return self.inner.gone(worker_ids)
+
+
+UNDER_WAY: set[asyncio.Future[None]] = set()
+"""Batches that a database across a network has not answered yet: who lets everything happen waits for them."""
+
+
+class Remote(Wrapper):
+    """Tells of what is under way to a database that takes its time."""
+
+    async def open(self) -> None:
+        with _under_way():
+            await self.inner.open()
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        with _under_way():
+            return await self.inner.run(batch)
+
+
+@contextlib.contextmanager
+def _under_way() -> Iterator[None]:
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    UNDER_WAY.add(over)
+    try:
+        yield
+    finally:
+        UNDER_WAY.discard(over)
+        over.cancel()
 
 
 class CountingExecutor(Wrapper):

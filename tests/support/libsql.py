@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from durably_web.backends.libsql import LibsqlExecutor
 from durably_web.store.batch import Executor
 from tests.contract import Capability
+from tests.support.executors import Remote
 
 
 class Libsql:
@@ -18,7 +19,7 @@ class Libsql:
         self.url = url
 
     def connect(self) -> Executor:
-        return LibsqlExecutor(self.url, "relaxed")
+        return Remote(LibsqlExecutor(self.url, "relaxed"))
 
     async def hold(self) -> Callable[[], Awaitable[None]]:
         """A server takes the lock away from who holds it for five seconds; those who wait, wait in it."""

@@ -13,7 +13,7 @@ from durably_web.events import Event
 from durably_web.jobs import Job
 from durably_web.store.batch import Batch, Executor, Row, Statement, Value
 from tests.contract import Backend
-from tests.support.executors import MortalExecutor
+from tests.support.executors import UNDER_WAY, MortalExecutor
 from tests.support.invariants import check_invariants
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class World:
         left = seconds
         async with asyncio.timeout(SECONDS):
             while not task.done():
-                if left > 0:
+                if left > 0 and not UNDER_WAY:
                     self.clock.advance(0.01)
                     left -= 0.01
                 await asyncio.sleep(0)
@@ -134,9 +134,16 @@ async def bounded(awaitable: Awaitable[T]) -> T:
 
 
 async def turns(count: int = 20) -> None:
-    """Let everything happen that needs only the event loop."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+    """Let everything happen that needs only the event loop, and a database where that one is across a network."""
+    left = count
+    async with asyncio.timeout(SECONDS):
+        while left:
+            if UNDER_WAY:
+                await asyncio.wait(UNDER_WAY, return_when=asyncio.FIRST_COMPLETED)
+                left = count
+            else:
+                await asyncio.sleep(0)
+                left -= 1
 
 
 async def until(condition: Callable[[], object]) -> None:
