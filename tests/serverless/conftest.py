@@ -1,0 +1,55 @@
+"""The functions of examples/serverless, loaded as their platforms load them, and a database for each."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+EXAMPLES = ROOT / "examples" / "serverless"
+SECRETS = {"API_KEY": "of the clients", "CRON_SECRET": "only the cron job knows it"}
+
+Load = Callable[..., ModuleType]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database: a server's, as a function needs it, and a file that stands in for one."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "function.db")
+        return
+    server = request.getfixturevalue("postgres")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[Load]:
+    """Import a module of an example, whose folder is the project's root, as a new instance does."""
+    before = set(sys.modules)
+
+    def load(example: str, module: str, **environment: str | None) -> ModuleType:
+        for name, value in {**SECRETS, "DATABASE_URL": database, **environment}.items():
+            if value is None:
+                monkeypatch.delenv(name)
+            else:
+                monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(EXAMPLES / example)
+        forget(before)
+        return importlib.import_module(module)
+
+    yield load
+    forget(before)
+
+
+def forget(before: set[str]) -> None:
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(EXAMPLES)):
+            del sys.modules[name]
