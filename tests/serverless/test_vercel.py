@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serverless.conftest import EXAMPLES, SECRETS, Load
+from tests.serverless.conftest import EXAMPLES, ON_BOTH, SECRETS, Load
 from tests.support.serving import SECONDS, served
 
 KEY = {"X-API-Key": SECRETS["API_KEY"]}
@@ -17,13 +17,17 @@ BEARER = {"Authorization": f"Bearer {SECRETS['CRON_SECRET']}"}
 CONFIG = json.loads((EXAMPLES / "vercel" / "vercel.json").read_text())
 
 
-async def test_a_cron_job_is_all_that_works(load: Load, database: str) -> None:
+@ON_BOTH
+async def test_a_cron_job_is_all_that_works(load: Load) -> None:
     """Each with an instance of its own: a request, calls of the cron job, and a look at the run."""
 
     async def instance(method: str, path: str, **options: object) -> httpx.Response:
         app = load("vercel", "api.index").app
         # As vercel_runtime does: uvicorn, with the lifespan.
-        async with served(app, lifespan="on") as address, httpx.AsyncClient(base_url=address, timeout=SECONDS) as client:
+        async with (
+            served(app, lifespan="on") as address,
+            httpx.AsyncClient(base_url=address, timeout=SECONDS) as client,
+        ):
             return await client.request(method, path, **options)  # type: ignore[arg-type]
 
     [cron] = CONFIG["crons"]
@@ -41,7 +45,7 @@ async def test_who_knows_nothing_gets_nothing(load: Load) -> None:
     app = load("vercel", "api.index").app
     async with served(app, lifespan="on") as address, httpx.AsyncClient(base_url=address, timeout=SECONDS) as client:
         for method, path in (("GET", "/api/runs"), ("POST", "/api/trigger"), ("GET", "/api/process")):
-            for headers in ({}, {**KEY, "X-API-Key": "another"}, {"Authorization": "Bearer "}):
+            for headers in ({}, {**KEY, "X-API-Key": "another"}, {"Authorization": "Bearer x"}):
                 assert (await client.request(method, path, headers=headers)).status_code == 401
         assert (await client.get("/api/process", headers=KEY)).status_code == 401
         assert (await client.get("/api/runs", headers=BEARER)).status_code == 401
@@ -56,8 +60,8 @@ def test_it_does_not_begin_without_its_settings(load: Load, missing: str) -> Non
 
 
 def test_vercel_json_is_what_the_platform_asks_for() -> None:
-    """By its documentation: crons are GETs of paths that begin with a slash, and have expressions of five fields without
-    names; functions are files, named from the root."""
+    """By its documentation: crons call a path of the function, and have expressions of five fields without names;
+    functions are files, named from the root."""
     folder = EXAMPLES / "vercel"
     assert CONFIG.keys() <= {"$schema", "functions", "rewrites", "crons"}
     for path, function in CONFIG["functions"].items():

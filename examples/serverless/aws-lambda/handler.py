@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any
 
+from jobs import count_words
 from mangum import Mangum
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +20,6 @@ from starlette.routing import Mount
 
 from durably_web import Durably, InvalidInput, StoreError
 from durably_web.server import create_app, lifespan
-from jobs import count_words
 
 # What is left for the longest step, and for giving runs back, when nothing more is begun.
 MARGIN = float(os.environ.get("MARGIN_SECONDS", "15"))
@@ -43,14 +43,14 @@ class ApiKey:
             raise HTTPException(401, "send the header X-API-Key")
 
 
-# One loop for all calls of an instance, which is frozen in between.
-loop = asyncio.new_event_loop()
-asyncio.set_event_loop(loop)
-
 durably = Durably(setting("DATABASE_URL"), jobs=[count_words])
 # Opened and closed with each call: nothing is left that a frozen instance would have to keep alive.
 opened = lifespan(durably, work=False)
 app = Starlette(routes=[Mount("/api", create_app(durably, auth=ApiKey()))], lifespan=opened)
+
+# One loop for all calls of an instance, which is frozen in between.
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
 requests = Mangum(app, lifespan="on")
 
 

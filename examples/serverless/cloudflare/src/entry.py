@@ -20,7 +20,7 @@ class Default(WorkerEntrypoint):
             return await self.ask("POST", "/trigger", asked)
         if request.method == "GET" and path.startswith("/runs/") and path.removeprefix("/runs/").isalnum():
             return await self.ask("GET", f"/run?runId={path.removeprefix('/runs/')}")
-        return Response(json.dumps({"error": f"there is no {request.method} {path}"}), status=404)
+        return Response.from_json({"error": f"there is no {request.method} {path}"}, status=404)
 
     async def scheduled(self, controller, env, ctx):
         """The Cron Trigger of wrangler.jsonc: the server executes what is due."""
@@ -32,14 +32,18 @@ class Default(WorkerEntrypoint):
         if answer.status != 200:
             # The trigger is then marked as failed, and the next one comes in any case.
             raise RuntimeError(f"/process answered {answer.status}: {await answer.text()}")
-        print(await answer.text())
+        print(await answer.text())  # noqa: T201
 
     async def ask(self, method, path, body=None):
         options = {} if body is None else {"body": json.dumps(body)}
-        answer = await fetch(
-            f"{self.env.DURABLY_URL}{path}",
-            method=method,
-            headers={"X-API-Key": self.env.API_KEY, "Content-Type": "application/json"},
-            **options,
-        )
+        try:
+            answer = await fetch(
+                f"{self.env.DURABLY_URL}{path}",
+                method=method,
+                headers={"X-API-Key": self.env.API_KEY, "Content-Type": "application/json"},
+                **options,
+            )
+        except OSError:
+            # Nobody knows whether it was stored: with an Idempotency-Key, asking again is harmless.
+            return Response.from_json({"error": "the server gives no answer, ask again"}, status=503)
         return Response(await answer.text(), status=answer.status, headers={"Content-Type": "application/json"})

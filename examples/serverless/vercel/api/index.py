@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import os
 
+from jobs import count_words
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +16,6 @@ from starlette.routing import Mount
 
 from durably_web import Durably
 from durably_web.server import Limits, create_app, lifespan
-from jobs import count_words
 
 
 def setting(name: str) -> str:
