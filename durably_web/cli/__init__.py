@@ -28,7 +28,6 @@ from durably_web.site.problem import SiteProblem
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Run Python jobs that survive: each step is stored before the next begins, and a killed run goes on there.",

@@ -10,6 +10,7 @@ import typer
 
 from durably_web.cli.asking import Json, RunId, ask
 from durably_web.cli.choosing import Choice, CreatedBefore, JobName, Labels, Statuses, Yes, choice, confirm
+from durably_web.cli.completing import run_ids
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import print_json
 from durably_web.cli.mistakes import Mistake
@@ -17,7 +18,10 @@ from durably_web.cli.times import parse_before
 from durably_web.engine import Durably
 
 OneOrMany = Annotated[
-    str | None, typer.Argument(metavar="ID", help="The id of a run; or give conditions for many.", show_default=False)
+    str | None,
+    typer.Argument(
+        metavar="ID", help="The id of a run; or give conditions for many.", show_default=False, autocompletion=run_ids
+    ),
 ]
 
 _ACTIVE = ("pending", "leased", "waiting")

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from durably_web.cli.completing import run_ids
 from durably_web.cli.database import require_existing
 from durably_web.cli.mistakes import Mistake
 from durably_web.engine import Durably
@@ -16,7 +17,7 @@ from durably_web.records import Run
 
 T = TypeVar("T")
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The id of the run.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The id of the run.", autocompletion=run_ids)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with the names that the HTTP interface uses.")]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from durably_web.cli.arguments import parse_labels
+from durably_web.cli.completing import job_names, statuses_like
 from durably_web.cli.mistakes import Mistake
 from durably_web.cli.times import parse_before, when
 from durably_web.engine import Durably
@@ -16,9 +17,16 @@ from durably_web.records import STATUSES, Instant
 
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(STATUSES)}; may be repeated."),
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help=f"Only these: {', '.join(STATUSES)}; may be repeated.",
+        autocompletion=statuses_like,
+    ),
 ]
-JobName = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Only runs of this job.")]
+JobName = Annotated[
+    str | None, typer.Option("--job", metavar="JOB", help="Only runs of this job.", autocompletion=job_names)
+]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only runs with it; may be repeated.")
 ]

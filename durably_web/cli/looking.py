@@ -22,14 +22,14 @@ _PRAGMAS = {
 
 
 @contextlib.contextmanager
-def look(database: str) -> Iterator[sqlite3.Connection]:
+def look(database: str, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
     """Open an existing database of ours to read it. Raises `Mistake`.
 
     Not as `mode=ro`: what a process that was killed has left in the log could then not be read.
     """
     path = Path(require_existing(database).removeprefix("sqlite:///")).absolute()
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None)
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA query_only = 1")
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()

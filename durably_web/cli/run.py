@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from durably_web.cli.arguments import parse_input, parse_labels
+from durably_web.cli.completing import jobs_of_file
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import Watch, print_json, print_value
 from durably_web.cli.jobfile import choose, load_jobs
@@ -24,7 +25,7 @@ from durably_web.signals import stop_request
 
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The job file, or the name of a module.")],
-    job: Annotated[str, typer.Argument(metavar="JOB", help="The name of a job in it.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The name of a job in it.", autocompletion=jobs_of_file)],
     assignments: Annotated[
         list[str] | None,
         typer.Argument(

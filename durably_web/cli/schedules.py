@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from durably_web.cli.asking import Json, ask
+from durably_web.cli.completing import schedule_names
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import output_console, print_json
 from durably_web.cli.times import readable, when
@@ -20,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look at the schedules of a database, and act on them."
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the schedule.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the schedule.", autocompletion=schedule_names)]
 
 
 @app.command("list")
