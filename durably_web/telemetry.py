@@ -22,7 +22,11 @@ Metrics. Counters `durably.runs` (`durably.job`, `durably.status`: how runs ende
 `durably.outcome`: `completed`, `failed`, `retried`; sleeps, waits and children are steps too); histograms, in seconds,
 `durably.run.duration` (from a run's first start to its end, waits included), `durably.run.wait` (from when a run was
 due to its first start) and `durably.step.duration` (one call of a step's function; with `error.type` when it raised);
-and `durably.runs.active`, the runs that this process executes right now.
+and `durably.runs.active`, the runs that this process executes right now. Further counters `durably.runs.triggered`,
+`durably.run.retries` (by a policy) and `durably.worker.errors`. Gauges of the database are `durably.queue.runs`
+(`durably.job`, `durably.state`: `due`, `delayed`, `leased`, `waiting`), `durably.queue.oldest_due` in seconds, and
+`durably.storage.full`, 1 or 0: each export has what was read after the one before it, since it cannot wait for a
+database. They are the same from each process: take their maximum.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ import json
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, LiteralString, TypeVar, cast
 
 try:
@@ -44,6 +48,7 @@ except ImportError as error:
 
 from durably_web import __version__, failures
 from durably_web.errors import Conflict, RunSuspended, StoreError
+from durably_web.gauges import QueueGauges
 from durably_web.redaction import redacted_trace
 from durably_web.store.batch import Operation, Rows
 from durably_web.store.operations.building import operation
@@ -97,6 +102,10 @@ def instrument(
         *[durably.on(type_, telemetry.ended) for type_ in _ENDS],
         *[durably.on(type_, telemetry.interrupted) for type_ in ("run:waiting", "run:retry")],
         *[durably.on(type_, telemetry.step_stored) for type_ in _OUTCOMES],
+        durably.on("run:trigger", telemetry.triggered),
+        durably.on("run:retry", telemetry.retried),
+        durably.on("worker:error", telemetry.went_wrong),
+        telemetry.close,
     ]
 
     def uninstrument() -> None:
@@ -135,10 +144,27 @@ class _Telemetry:
         self._run_duration = _seconds(meter, "durably.run.duration", "From a run's first start to its end.")
         self._run_wait = _seconds(meter, "durably.run.wait", "From when a run was due to its first start.")
         self._step_duration = _seconds(meter, "durably.step.duration", "Duration of one call of a step's function.")
+        self._triggered = meter.create_counter("durably.runs.triggered", "{run}", "Runs that were asked for here.")
+        self._retries = meter.create_counter("durably.run.retries", "{run}", "Runs that a policy tries again.")
+        self._errors = meter.create_counter("durably.worker.errors", "{error}", "What went wrong beside the runs.")
+        # Of instruments that are asked, nobody can take leave: they say nothing any more.
+        self._closed = False
+        self._queue = QueueGauges(durably)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading: asyncio.Task[object] | None = None
+        self._know_the_loop()
+        gauges: tuple[tuple[str, str, str, Callable[[], Iterator[metrics.Observation]]], ...] = (
+            ("durably.queue.runs", "{run}", "Runs in the database that have not ended.", self._runs_in_queue),
+            ("durably.queue.oldest_due", "s", "For how long the oldest run could have begun.", self._oldest_due),
+            ("durably.storage.full", "1", "1 while the disk is full, so that runs wait.", self._storage_full),
+        )
+        for name, unit, description, observe in gauges:
+            meter.create_observable_gauge(name, [self._asked(observe)], unit, description)
 
     # -- hooks -------------------------------------------------------------------------------------------
 
     async def around_run(self, execution: Execution) -> None:
+        self._know_the_loop()
         lease = execution.lease
         if lease.run_id not in self._parents:
             try:
@@ -215,6 +241,61 @@ class _Telemetry:
 
     def step_stored(self, event: Event) -> None:
         self._steps.add(1, {"durably.job": event.job_name or "", "durably.outcome": _OUTCOMES[event.type]})
+
+    def triggered(self, event: Event) -> None:
+        self._know_the_loop()
+        self._triggered.add(1, {"durably.job": event.job_name or ""})
+
+    def retried(self, event: Event) -> None:
+        if event.error is not None:
+            self._retries.add(1, {"durably.job": event.job_name or ""})
+
+    def went_wrong(self, event: Event) -> None:
+        self._errors.add(1)
+
+    # -- gauges: asked by exporters, in threads of their own -------------------------------------------------
+
+    def close(self) -> None:
+        self._closed = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _asked(
+        self, observe: Callable[[], Iterator[metrics.Observation]]
+    ) -> Callable[[metrics.CallbackOptions], list[metrics.Observation]]:
+        def answer(_: metrics.CallbackOptions) -> list[metrics.Observation]:
+            if self._closed:
+                return []
+            if self._loop is not None:
+                # The loop may have ended.
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._read_queue)
+            return list(observe())
+
+        return answer
+
+    def _read_queue(self) -> None:
+        if not self._closed and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.ensure_future(self._queue.read())
+
+    def _runs_in_queue(self) -> Iterator[metrics.Observation]:
+        queue = self._queue.last
+        states = {"due": queue.due, "delayed": queue.delayed, "leased": queue.leased, "waiting": queue.waiting}
+        for state, found in states.items():
+            for job, count in found.items():
+                yield metrics.Observation(count, {"durably.job": job, "durably.state": state})
+
+    def _oldest_due(self) -> Iterator[metrics.Observation]:
+        for job, age in self._queue.last.oldest.items():
+            yield metrics.Observation(age, {"durably.job": job})
+
+    def _storage_full(self) -> Iterator[metrics.Observation]:
+        yield metrics.Observation(int(self._store.room.is_full))
+
+    def _know_the_loop(self) -> None:
+        if self._loop is None:
+            with suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
 
     # -- inside ------------------------------------------------------------------------------------------
 

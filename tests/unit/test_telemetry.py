@@ -649,3 +649,75 @@ def test_the_rest_does_without_opentelemetry() -> None:
 def test_only_this_module_imports_opentelemetry(root: Path) -> None:
     importing = [path.name for path in (root / "durably_web").rglob("*.py") if "opentelemetry" in path.read_text()]
     assert importing == ["telemetry.py"]
+
+
+async def test_the_queue_as_it_was_read_after_the_export_before(world: World, collected: Collected) -> None:
+    @job
+    async def waiting(step: Step, input: dict[str, Any]) -> None:
+        await step.wait_for_signal("go")
+
+    durably = await instrumented(world, collected, waiting)
+    handle = await durably.trigger(waiting)
+    await becomes(durably, handle.id, "waiting")
+    durably._worker.pause()
+    await durably.trigger(waiting)
+    await durably.trigger(waiting, delay=60)
+    assert collected.counts("durably.runs.triggered") == {("waiting",): 3}
+    await turns(50)
+    assert collected.counts("durably.queue.runs") == {
+        ("waiting", "due"): 1,
+        ("waiting", "delayed"): 1,
+        ("waiting", "waiting"): 1,
+    }
+    assert collected.counts("durably.queue.oldest_due") == {("waiting",): 0}
+    assert collected.counts("durably.storage.full") == {(): 0}
+    await turns(50)
+
+
+async def test_the_gauges_are_read_in_the_loop_whoever_asks(world: World, collected: Collected) -> None:
+    """Exporters ask in a thread of their own."""
+
+    @job
+    async def plain(step: Step, input: dict[str, Any]) -> None: ...
+
+    durably = await world.engine(plain, polling_interval=LONG)
+    uninstrument = instrument(durably, collected.tracer_provider, collected.meter_provider)
+    await durably.trigger(plain)
+    await asyncio.to_thread(collected.counts, "durably.queue.runs")
+    await turns(50)
+    assert await asyncio.to_thread(collected.counts, "durably.queue.runs") == {("plain", "due"): 1}
+    uninstrument()
+    await turns(50)
+    assert collected.counts("durably.queue.runs") == {} == collected.counts("durably.storage.full")
+
+
+async def test_what_goes_wrong_and_what_a_policy_tries_again_is_counted(world: World, collected: Collected) -> None:
+    @job(retry=Retry(max_attempts=2, initial_delay=0, jitter=False))
+    async def failing(step: Step, input: dict[str, Any]) -> None:
+        raise ValueError("no")
+
+    durably = await instrumented(world, collected, failing)
+    handle = await durably.trigger(failing)
+    await world.drive(durably.wait_for_run(handle.id))
+    durably._emitter.error(ValueError("no"), "claiming runs")
+    assert collected.counts("durably.run.retries") == {("failing",): 1}
+    assert collected.counts("durably.worker.errors") == {(): 1}
+    await turns(50)
+
+
+def test_an_engine_is_instrumented_before_there_is_a_loop(collected: Collected) -> None:
+    @job
+    async def plain(step: Step, input: dict[str, Any]) -> None: ...
+
+    durably = Durably(":memory:", jobs=[plain])
+    instrument(durably, collected.tracer_provider, collected.meter_provider)
+
+    async def main() -> None:
+        async with durably:
+            await bounded(durably.trigger_and_wait(plain))
+            assert collected.counts("durably.storage.full") == {(): 0}
+            await turns(50)
+
+    asyncio.run(main())
+    # Nobody is there to read, and nobody is harmed.
+    assert collected.counts("durably.runs.triggered") == {("plain",): 1}
