@@ -86,24 +86,13 @@ class Probes(Protocol):
         ...
 
 
-class EngineProbes:
-    """One engine of this process. Its log has a line when a verdict changes, and not for each probe."""
+class Changes:
+    """Writes to the log when a verdict changes, and not for each probe."""
 
-    def __init__(self, durably: Durably, metrics: Metrics | None = None) -> None:
-        self._durably = durably
-        self._metrics = metrics
+    def __init__(self) -> None:
         self._last: dict[str, Verdict] = {}
 
-    async def live(self) -> Verdict:
-        return self._noted("alive", live(self._durably))
-
-    async def ready(self) -> Verdict:
-        return self._noted("ready", await ready(self._durably))
-
-    async def metrics(self) -> bytes | None:
-        return None if self._metrics is None else await self._metrics.text()
-
-    def _noted(self, what: str, verdict: Verdict) -> Verdict:
+    def note(self, what: str, verdict: Verdict) -> Verdict:
         before = self._last.get(what, GOOD)
         self._last[what] = verdict
         if before.ok and not verdict.ok:
@@ -111,3 +100,21 @@ class EngineProbes:
         elif verdict.ok and not before.ok:
             log.info("%s again", what)
         return verdict
+
+
+class EngineProbes:
+    """One engine of this process."""
+
+    def __init__(self, durably: Durably, metrics: Metrics | None = None) -> None:
+        self._durably = durably
+        self._metrics = metrics
+        self._changes = Changes()
+
+    async def live(self) -> Verdict:
+        return self._changes.note("alive", live(self._durably))
+
+    async def ready(self) -> Verdict:
+        return self._changes.note("ready", await ready(self._durably))
+
+    async def metrics(self) -> bytes | None:
+        return None if self._metrics is None else await self._metrics.text()

@@ -14,7 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from durably_web.health import ANSWER_SECONDS, GOOD, Probes, Verdict
+from durably_web.health import ANSWER_SECONDS, GOOD, Changes, Probes, Verdict
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -69,6 +69,7 @@ class Gathered:
     def __init__(self, count: int) -> None:
         self._count = count
         self._workers: dict[int, Worker] = {}
+        self._changes = Changes()
         self.restarts = 0
         self.stopping = False
 
@@ -85,10 +86,13 @@ class Gathered:
 
     async def live(self) -> Verdict:
         """Each worker answers, but for those that are still starting. The dead are replaced without anybody's help."""
-        return await self._all(self._started(), "live")
+        return self._changes.note("alive", await self._all(self._started(), "live"))
 
     async def ready(self) -> Verdict:
         """All workers are there, and ready."""
+        return self._changes.note("ready", await self._ready())
+
+    async def _ready(self) -> Verdict:
         if self.stopping:
             return Verdict(False, "it stops")
         there = self._started()

@@ -157,6 +157,7 @@ def test_a_worker_whose_event_loop_is_blocked_is_not_alive(
     command.wait_for_line(lambda line: line == "hangs")
     assert told(address, "/health/live") == UNAVAILABLE
     assert told(address, "/health/ready") == UNAVAILABLE
+    command.wait_for_line(lambda line: "not alive: worker " in line and "does not answer" in line)
     (command_line.folder / "go").touch()
     becomes(address, "/health/live", OK)
     becomes(address, "/health/ready", OK)

@@ -17,6 +17,7 @@ from starlette.routing import Mount
 from durably_web import Durably, health
 from durably_web.errors import StorageFull, StoreUnavailable
 from durably_web.server import create_app
+from durably_web.server.health import watching_app
 from durably_web.store.batch import Batch, Rows
 from tests.support.backends import SqliteMemory
 from tests.support.executors import Wrapper
@@ -245,3 +246,14 @@ async def test_with_auth_and_without_a_token_they_are_for_admins(direct: Direct)
     client = direct(auth=Somebody(), metrics=True)
     assert (await client.get("/metrics", headers={"X-Name": "user"})).status_code == 403
     assert (await client.get("/metrics", headers={"X-Name": "admin"})).status_code == 200
+
+
+async def test_without_the_extra_the_port_says_what_to_install() -> None:
+    probes = health.EngineProbes(Durably(":memory:"))
+    transport = httpx.ASGITransport(watching_app(probes))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        answer = await client.get("/metrics")
+        assert answer.status_code == 501 and "pip install 'durably-web[prometheus]'" in answer.text
+        assert await told(client, "/health/live") == OK
+        assert await told(client, "/health/ready") == UNAVAILABLE
+        assert (await client.get("/runs")).status_code == 404, "nothing else is answered at it"
