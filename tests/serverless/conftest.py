@@ -19,21 +19,27 @@ SECRETS = {"API_KEY": "of the clients", "CRON_SECRET": "only the cron job knows 
 Load = Callable[..., ModuleType]
 
 
-ON_BOTH = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+ON_EACH = pytest.mark.parametrize("database", ["sqlite", "libsql", "postgres"], indirect=True)
 
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database: a file, or, as a function would have it, that of a server."""
-    if getattr(request, "param", "sqlite") == "sqlite":
+    kind = getattr(request, "param", "sqlite")
+    if kind == "sqlite":
         yield str(tmp_path / "function.db")
-        return
-    if importlib.util.find_spec("durably_web.backends.postgres") is None:
+    elif kind == "libsql":
+        sqld = request.getfixturevalue("sqld")
+        url = sqld.namespace()
+        yield url
+        sqld.drop_namespace(url)
+    elif importlib.util.find_spec("durably_web.backends.postgres") is None:
         pytest.skip("there is no executor for PostgreSQL")
-    server = request.getfixturevalue("postgres")
-    url = server.create_database()
-    yield url
-    server.drop_database(url)
+    else:
+        postgres = request.getfixturevalue("postgres")
+        url = postgres.create_database()
+        yield url
+        postgres.drop_database(url)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.serverless.conftest import EXAMPLES, ON_BOTH, SECRETS, Load
+from tests.serverless.conftest import EXAMPLES, ON_EACH, SECRETS, Load
 
 KEY = SECRETS["API_KEY"]
 
@@ -133,7 +133,7 @@ def body_of(answer: dict[str, Any], status: int = 200) -> Any:
     return json.loads(answer["body"])
 
 
-@ON_BOTH
+@ON_EACH
 @pytest.mark.parametrize("tick", [RULE, SCHEDULER], ids=["rule", "scheduler"])
 def test_from_a_request_to_the_end(function: ModuleType, tick: dict[str, Any]) -> None:
     made = body_of(call(function, request("POST", "/api/trigger", ASKED)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serverless.conftest import EXAMPLES, ON_BOTH, SECRETS, Load
+from tests.serverless.conftest import EXAMPLES, ON_EACH, SECRETS, Load
 from tests.support.serving import SECONDS, served
 
 KEY = {"X-API-Key": SECRETS["API_KEY"]}
@@ -17,7 +17,7 @@ BEARER = {"Authorization": f"Bearer {SECRETS['CRON_SECRET']}"}
 CONFIG = json.loads((EXAMPLES / "vercel" / "vercel.json").read_text())
 
 
-@ON_BOTH
+@ON_EACH
 async def test_a_cron_job_is_all_that_works(load: Load) -> None:
     """Each with an instance of its own: a request, calls of the cron job, and a look at the run."""
 
