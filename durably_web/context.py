@@ -89,7 +89,7 @@ def shutting_down() -> bool:
     """Whether the engine is about to stop: `stop()` was called, or in the browser the page is being closed or frozen.
 
     For a step's function that takes long, sync or async: what it returns is still stored if it comes in time, so
-    this is the moment to save what it has. `False` outside of a run.
+    this is the moment to save what it has. `False` outside of a run and of `wait_until`.
     """
     engine = shutdown.get()
     return engine is not None and engine.is_near()
@@ -98,7 +98,7 @@ def shutting_down() -> bool:
 def wait_until(awaitable: Awaitable[T]) -> asyncio.Future[T]:
     """`Durably.wait_until` of the engine that executes this run: for a job, or a step's async function.
 
-    Raises `InvalidInput` outside of a run.
+    Also for work that was given to a `wait_until` itself. Raises `InvalidInput` elsewhere.
     """
     engine = shutdown.get()
     if engine is None or engine.wait_until is None:
