@@ -150,12 +150,15 @@ def _fields(event: Event, durably: Durably | None) -> dict[str, Any]:
         fields |= {"step_name": event.step_name, "labels": event.labels}
     attempt, generation, worker_id = event.attempt if event.type == "run:leased" else None, None, event.worker_id
     if durably is not None:
-        executing = durably._worker._executing.get(event.run_id or "")
-        if executing is not None:
-            lease = executing[0].lease
-            attempt, generation, worker_id = lease.attempt, lease.generation, durably._worker.worker_id
+        worker = durably._worker
+        executing = worker._executing.get(event.run_id or "")
+        lease = (
+            worker.beginning if event.type == "run:leased" else executing[0].lease if executing is not None else None
+        )
+        if lease is not None:
+            attempt, generation, worker_id = lease.attempt, lease.generation, worker.worker_id
         elif event.type == "worker:error":
-            worker_id = durably._worker.worker_id
+            worker_id = worker.worker_id
     fields |= {"worker_id": worker_id, "attempt": attempt, "generation": generation}
     if event.type.startswith("step:"):
         fields["step_attempt"] = event.attempt

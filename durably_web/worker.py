@@ -51,6 +51,7 @@ class Worker:
         self._max_concurrent_runs = max_concurrent_runs
         self._caller = calls.caller(max_concurrent_runs)
         self._executing: dict[str, tuple[Execution, asyncio.Task[object]]] = {}
+        self.beginning: Lease | None = None
         self._loop: asyncio.Task[None] | None = None
         self._heartbeat: Timer | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -243,6 +244,17 @@ class Worker:
         return begun
 
     def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
+        # Who hears of it may want to know more of the lease than an event has.
+        self.beginning = lease
+        if self._emitter.hears("run:leased"):
+            detail = {"workerId": self.worker_id, "attempt": lease.attempt}
+            self._emitter.emit(
+                entry_event(
+                    *("run:leased", lease.seq, lease.number, lease.run_id, lease.job_name, lease.labels),
+                    *(None, detail, None, now),
+                )
+            )
+        self._store.changes.notify(JOURNAL)
         execution = Execution(
             self._environment,
             self._caller,
@@ -259,15 +271,6 @@ class Worker:
         task = asyncio.get_running_loop().create_task(executing, name=f"durably run {lease.run_id}")
         self._executing[lease.run_id] = (execution, task)
         task.add_done_callback(lambda task: self._ended(lease.run_id, task))
-        if self._emitter.hears("run:leased"):
-            detail = {"workerId": self.worker_id, "attempt": lease.attempt}
-            self._emitter.emit(
-                entry_event(
-                    *("run:leased", lease.seq, lease.number, lease.run_id, lease.job_name, lease.labels),
-                    *(None, detail, None, now),
-                )
-            )
-        self._store.changes.notify(JOURNAL)
         self._beat_later()
         return task
 
