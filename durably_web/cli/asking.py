@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from durably_web.cli.completing import run_ids
-from durably_web.cli.database import require_existing
+from durably_web.cli.database import require_schema
 from durably_web.cli.mistakes import Mistake
 from durably_web.engine import Durably
 from durably_web.records import Run
@@ -25,7 +25,7 @@ def ask(database: str, question: Callable[[Durably], Awaitable[T]]) -> T:
     """What the engine answers. Raises `Mistake` when there is no database."""
 
     async def answer() -> T:
-        durably = Durably(require_existing(database))
+        durably = Durably(await require_schema(database))
         try:
             await durably.migrate()
             found = await question(durably)

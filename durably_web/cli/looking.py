@@ -1,11 +1,12 @@
-"""A connection that only looks: whatever is asked of it, nothing is changed."""
+"""A connection that only looks: whatever is asked of it, nothing is changed. This one is to a file of SQLite."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from durably_web.cli.database import require_existing
 from durably_web.cli.mistakes import Mistake
@@ -19,6 +20,27 @@ _PRAGMAS = {
     *("quick_check", "integrity_check", "table_info", "table_xinfo", "table_list", "index_list", "index_info"),
     *("index_xinfo", "compile_options", "data_version", "page_count", "freelist_count", "database_list"),
 }
+
+
+class Answer(Protocol):
+    """The rows that were asked for. `description` has their names; it is `None` for what gives no rows."""
+
+    @property
+    def description(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def fetchmany(self, size: int, /) -> list[Any]: ...
+
+
+class Look(Protocol):
+    """A connection to whichever database, of which only this is used. A parameter is `?`."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Answer: ...
+
+
+class NotTold(Exception):
+    """What a database says instead of an answer. That of SQLite raises errors of its own."""
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from durably_web.cli.asking import Json
-from durably_web.cli.database import require_existing
+from durably_web.cli.database import DatabaseArgument, kind, require_existing, require_schema, schema_version, shown
 from durably_web.cli.display import print_json
 from durably_web.cli.looking import look
 from durably_web.engine import Durably
@@ -17,15 +18,18 @@ from durably_web.store import migrations
 
 
 def migrate(
-    database: Annotated[str, typer.Argument(metavar="DATABASE", help="The SQLite database that keeps the runs.")],
-    create: Annotated[bool, typer.Option("--create", help="Make the database when there is none yet.")] = False,
+    database: DatabaseArgument,
+    create: Annotated[
+        bool,
+        typer.Option("--create", help="Make the file, or the tables in an empty database, when there is none yet."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Bring the schema of a database up to date. Safe to repeat, and beside processes that use it.
 
     Every engine does so when it starts. Done before, no web server has to wait for it.
     """
-    before = 0 if create and not _exists(database) else _version(require_existing(database))
+    before = _version(database, create)
 
     async def bring_up_to_date() -> None:
         durably = Durably(database)
@@ -38,20 +42,26 @@ def migrate(
 
     asyncio.run(bring_up_to_date())
     if json:
-        print_json({"database": database, "from": before, "to": migrations.LATEST})
+        print_json({"database": shown(database), "from": before, "to": migrations.LATEST})
     elif before == migrations.LATEST:
-        print(f"{database} has schema version {before}, the newest")
+        print(f"{shown(database)} has schema version {before}, the newest")
     else:
-        print(f"{database} has schema version {migrations.LATEST}, and had {before}")
+        print(f"{shown(database)} has schema version {migrations.LATEST}, and had {before}")
 
 
-def _exists(database: str) -> bool:
-    from pathlib import Path
+def _version(database: str, create: bool) -> int:
+    """The version before; 0 where nothing of ours is there yet, and may be made."""
+    if kind(database) != "sqlite":
 
-    return Path(database.removeprefix("sqlite:///")).exists()
+        async def ask() -> int:
+            if create:
+                return await schema_version(database) or 0
+            await require_schema(database)
+            return await schema_version(database) or 0
 
-
-def _version(database: str) -> int:
-    with look(database) as connection:
+        return asyncio.run(ask())
+    if create and not Path(database.removeprefix("sqlite:///")).exists():
+        return 0
+    with look(require_existing(database)) as connection:
         [(version,)] = connection.execute("SELECT coalesce(max(version), 0) FROM durably_schema").fetchall()
     return int(version)

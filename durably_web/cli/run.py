@@ -10,7 +10,7 @@ import typer
 
 from durably_web.cli.arguments import parse_input, parse_labels
 from durably_web.cli.completing import jobs_of_file
-from durably_web.cli.database import DEFAULT, DatabaseOption
+from durably_web.cli.database import DEFAULT, DatabaseOption, shown
 from durably_web.cli.display import Watch, print_json, print_value
 from durably_web.cli.jobfile import choose, load_jobs
 from durably_web.cli.mistakes import FAILURE, Mistake
@@ -111,11 +111,11 @@ async def _execute(
                 handle = await durably.trigger(job, value, **options)
                 run_id = handle.id
                 pending = "pending " if handle.disposition == "coalesced" else ""
-                watch.say(f"{pending}run {run_id} in {database}")
+                watch.say(f"{pending}run {run_id} in {shown(database)}")
             else:
                 run_id = found.id
                 count = f"{found.step_count} step{' is' if found.step_count == 1 else 's are'} stored"
-                watch.say(f"resuming run {run_id} in {database}: {count}")
+                watch.say(f"resuming run {run_id} in {shown(database)}: {count}")
             await durably.start()
             ended = asyncio.ensure_future(_follow(durably, run_id, began, watch))
             stopped = asyncio.ensure_future(stop.wait())

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from durably_web.cli.database import DEFAULT, DatabaseOption
+from durably_web.cli.database import DEFAULT, DatabaseOption, shown
 from durably_web.cli.gathering import VARIABLE, Gathered, answering_the_supervisor
 from durably_web.cli.jobfile import is_engine, load_engine
 from durably_web.cli.logs import Lines, LogFormat, LogFormatOption, LogLevel, LogLevelOption, process, supervisor
@@ -69,7 +69,7 @@ def worker(
             port = stack.enter_context(contextlib.closing(listen(health_host, health_port)))
         if processes == 1:
             # An engine has its own database, and so its module has the say.
-            asyncio.run(_work(durably, target if is_engine(target) else database, limit, port))
+            asyncio.run(_work(durably, target if is_engine(target) else shown(database), limit, port))
             return
         if os.name != "posix":
             raise Mistake(
