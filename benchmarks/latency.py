@@ -9,14 +9,15 @@ from pathlib import Path
 
 from benchmarks import jobs
 from benchmarks.measure import take_turns
-from benchmarks.raw import Durability, RawDatabase
-from benchmarks.report import Figure, at_most, compared
+from benchmarks.raw import Durability, Limit, RawDatabase
+from benchmarks.report import Bar, Figure, at_most, compared
 from benchmarks.size import Size
 from durably_web import Durably
 
 # The worker has then found nothing to do, and waits.
 _IDLE_SECONDS = 0.03
 _PATIENCE_SECONDS = 20
+_OTHER_PROCESS = at_most(20)
 
 
 async def measure(folder: Path, durability: Durability, size: Size) -> list[Figure]:
@@ -26,14 +27,14 @@ async def measure(folder: Path, durability: Durability, size: Size) -> list[Figu
         # Default settings: they are what a user gets.
         async with Durably(str(path), jobs=[jobs.first_line], durability=durability) as durably:
             return [
-                await _same_process(durably, raw, durability, size),
-                await _other_process(path, durably, raw, durability, size),
+                await same_process(f"SQLite {durability}", durably, raw, size),
+                await other_process(f"SQLite {durability}", str(path), durably, raw, durability, size),
             ]
     finally:
         raw.close()
 
 
-async def _same_process(durably: Durably, raw: RawDatabase, durability: Durability, size: Size) -> Figure:
+async def same_process(place: str, durably: Durably, raw: Limit, size: Size) -> Figure:
     async def ours() -> float:
         await asyncio.sleep(_IDLE_SECONDS)
         jobs.first_lines.clear()
@@ -42,14 +43,20 @@ async def _same_process(durably: Durably, raw: RawDatabase, durability: Durabili
         return jobs.first_lines[0]
 
     comparison = await take_turns(ours, raw.trigger_and_lease, size.triggers)
-    return compared(
-        f"SQLite {durability}", "trigger → first line", comparison, " ms", at_most(2), "raw: the two commits"
-    )
+    return compared(place, "trigger → first line", comparison, " ms", at_most(2), "raw: the two commits")
 
 
-async def _other_process(path: Path, durably: Durably, raw: RawDatabase, durability: Durability, size: Size) -> Figure:
-    """Triggered by a process that does nothing else, on the same file."""
-    program = [sys.executable, "-m", "benchmarks.latency", str(path), durability]
+async def other_process(
+    place: str,
+    database: str,
+    durably: Durably,
+    raw: Limit,
+    durability: Durability,
+    size: Size,
+    bar: Bar = _OTHER_PROCESS,
+) -> Figure:
+    """Triggered by a process that does nothing else, on the same database."""
+    program = [sys.executable, "-m", "benchmarks.latency", database, durability]
     other = await asyncio.create_subprocess_exec(
         *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -70,7 +77,7 @@ async def _other_process(path: Path, durably: Durably, raw: RawDatabase, durabil
     finally:
         stdin.close()
         await asyncio.wait_for(other.wait(), _PATIENCE_SECONDS)
-    return compared(f"SQLite {durability}", "the same from another process", comparison, " ms", at_most(20))
+    return compared(place, "the same from another process", comparison, " ms", bar)
 
 
 async def trigger_for_each_line(path: str, durability: Durability) -> None:

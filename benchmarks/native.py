@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import jobs
 from benchmarks.measure import Stopwatch, take_turns
-from benchmarks.raw import Durability, RawDatabase
+from benchmarks.raw import Durability, Limit, RawDatabase
 from benchmarks.report import Bar, Figure, at_least, at_most, compared, share
 from benchmarks.size import Size
 from durably_web import Durably, Job
@@ -43,7 +43,7 @@ class CountingExecutor(SqliteExecutor):
 
 @asynccontextmanager
 async def engine(
-    path: Path, durability: Durability, registered: Iterable[Job[Any, Any]] = jobs.JOBS, **options: Any
+    path: Path | str, durability: Durability, registered: Iterable[Job[Any, Any]] = jobs.JOBS, **options: Any
 ) -> AsyncIterator[Durably]:
     """An engine that executes only when it is asked to."""
     durably = Durably(str(path), jobs=registered, durability=durability, **options)
@@ -60,16 +60,16 @@ async def measure(folder: Path, durability: Durability, size: Size) -> list[Figu
     try:
         async with engine(folder / f"steps-{durability}.db", durability) as durably:
             figures = [
-                await _steps(
+                await measure_steps(
                     place, "steps/s", durably, raw, jobs.many_steps, size, STEPS_BARS[durability], NOTES[durability]
                 ),
-                await _steps(place, "steps/s, in a thread", durably, raw, jobs.many_sync_steps, size),
+                await measure_steps(place, "steps/s, in a thread", durably, raw, jobs.many_sync_steps, size),
             ]
         async with engine(folder / f"runs-{durability}.db", durability) as durably:
             figures += [
-                await _triggers(place, durably, raw, size),
-                await _runs(place, durably, raw, size),
-                await _triggers_and_runs(place, durably, raw, size, RUNS_BARS[durability]),
+                await measure_triggers(place, durably, raw, size),
+                await measure_runs(place, durably, raw, size),
+                await measure_triggers_and_runs(place, durably, raw, size, RUNS_BARS[durability]),
             ]
         figures.append(await _replay(place, folder, durability, raw, size))
     finally:
@@ -77,11 +77,11 @@ async def measure(folder: Path, durability: Durability, size: Size) -> list[Figu
     return figures
 
 
-async def _steps(
+async def measure_steps(
     place: str,
     work: str,
     durably: Durably,
-    raw: RawDatabase,
+    raw: Limit,
     job: Job[Any, int],
     size: Size,
     bar: Bar | None = None,
@@ -104,7 +104,7 @@ async def _steps(
     return compared(place, work, await take_turns(ours, limit, size.rounds), bar=bar, note=note)
 
 
-async def _triggers(place: str, durably: Durably, raw: RawDatabase, size: Size) -> Figure:
+async def measure_triggers(place: str, durably: Durably, raw: Limit, size: Size) -> Figure:
     async def ours() -> float:
         watch = Stopwatch()
         for _ in range(size.runs):
@@ -129,7 +129,7 @@ async def run_all(durably: Durably, count: int) -> float:
     return watch.rate(count)
 
 
-async def _runs(place: str, durably: Durably, raw: RawDatabase, size: Size) -> Figure:
+async def measure_runs(place: str, durably: Durably, raw: Limit, size: Size) -> Figure:
     async def ours() -> float:
         return await run_all(durably, size.runs)
 
@@ -139,7 +139,9 @@ async def _runs(place: str, durably: Durably, raw: RawDatabase, size: Size) -> F
     return compared(place, "runs/s, one step each", await take_turns(ours, limit, size.rounds))
 
 
-async def _triggers_and_runs(place: str, durably: Durably, raw: RawDatabase, size: Size, bar: Bar) -> Figure:
+async def measure_triggers_and_runs(
+    place: str, durably: Durably, raw: Limit, size: Size, bar: Bar | None = None
+) -> Figure:
     async def ours() -> float:
         watch = Stopwatch()
         await run_all(durably, size.runs)

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from benchmarks import statements
 from benchmarks.measure import Stopwatch
@@ -17,6 +17,20 @@ Durability = Literal["full", "relaxed"]
 _STORED_STEPS = """
 SELECT step_name, data FROM durably_journal WHERE run_id = ? AND type = 'step:complete' ORDER BY number
 """
+
+
+class Limit(Protocol):
+    """The raw limit of some driver: rates per second, and milliseconds."""
+
+    async def steps(self, count: int) -> float: ...
+
+    async def triggers(self, count: int) -> float: ...
+
+    async def runs(self, count: int, at_once: int) -> float: ...
+
+    async def triggers_and_runs(self, count: int, at_once: int) -> float: ...
+
+    async def trigger_and_lease(self) -> float: ...
 
 
 class RawDatabase:

@@ -160,6 +160,8 @@ class Sqld(Guarded):
         )
         return [
             *(self._program, "--no-welcome", "--enable-namespaces", "--db-path", self.folder / "data"),
+            # With more, writers wait for each other inside of SQLite, and this version can wait for ever.
+            *(() if "--max-concurrent-connections" in self._arguments else ("--max-concurrent-connections", "1")),
             *("--http-listen-addr", f"127.0.0.1:{self.port}", "--admin-listen-addr", f"127.0.0.1:{self._admin_port}"),
             *(*role, *self._arguments),
         ]
