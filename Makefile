@@ -117,8 +117,8 @@ torture: $(VENV)/.installed ## Kill processes on one database: BACKEND=postgres 
 # --- How fast? -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: site chromium ## Measure beside the raw limits; ARGS=--json for figures to keep
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(if $(BACKEND),setup databases,site chromium) ## Measure beside the raw limits; BACKEND=postgres or libsql on a server; ARGS=--json to keep
+	@$(BIN)/python -m $(if $(BACKEND),benchmarks.servers $(BACKEND),benchmarks) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built and installed here
