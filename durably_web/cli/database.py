@@ -40,6 +40,15 @@ def shown(database: str) -> str:
     return database if hidden else _UNCLEAR.sub("***@", database)
 
 
+def path_of(database: str) -> Path:
+    """Of a database that is a file."""
+    if database.startswith("file:"):
+        from durably_web.backends.libsql.address import file_of
+
+        return Path(file_of(database))
+    return Path(database.removeprefix("sqlite:///"))
+
+
 async def schema_version(database: str) -> int | None:
     """The version of the schema of ours in a database that has a URL; `None` where nothing of ours is in it."""
     executor = open_executor(database, "full")
@@ -56,7 +65,7 @@ async def schema_version(database: str) -> int | None:
 
 async def require_schema(database: str) -> str:
     """`database`, if it keeps runs already. Raises `Mistake` otherwise; nothing is created or changed."""
-    if "://" not in database or database.startswith("sqlite:///"):
+    if "://" not in database or database.startswith(("sqlite:///", "file:")):
         return require_existing(database)
     if await schema_version(database) is None:
         raise Mistake(
@@ -68,7 +77,7 @@ async def require_schema(database: str) -> str:
 
 def require_existing(database: str) -> str:
     """The same for a file."""
-    path = Path(database.removeprefix("sqlite:///"))
+    path = path_of(database)
     if database == ":memory:" or not path.exists():
         raise Mistake(f"there is no database {database}")
     if not path.is_file():

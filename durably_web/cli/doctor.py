@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from durably_web.cli.asking import Json
-from durably_web.cli.database import DatabaseArgument, kind, require_schema, shown
+from durably_web.cli.database import DatabaseArgument, kind, path_of, require_schema, shown
 from durably_web.cli.display import output_console, print_json
 from durably_web.cli.looking import look
 from durably_web.cli.patient import Finding
@@ -74,7 +74,7 @@ def _findings(database: str, late: float, integrity: bool) -> list[Finding]:
             from durably_web.cli.findings import examine
 
             with look(database) as connection:
-                return examine(connection, database.removeprefix("sqlite:///"), late, integrity=integrity)
+                return examine(connection, str(path_of(database)), late, integrity=integrity)
 
 
 def _wire(finding: Finding) -> dict[str, object]:

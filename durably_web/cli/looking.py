@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from durably_web.cli.database import require_existing
+from durably_web.cli.database import path_of, require_existing
 from durably_web.cli.mistakes import Mistake
 
 # Seconds until another connection that holds the file is given up.
@@ -49,7 +48,7 @@ def look(database: str, patience: float = _PATIENCE) -> Iterator[sqlite3.Connect
 
     Not as `mode=ro`: what a process that was killed has left in the log could then not be read.
     """
-    path = Path(require_existing(database).removeprefix("sqlite:///")).absolute()
+    path = path_of(require_existing(database)).absolute()
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None)
         connection.execute("PRAGMA wal_autocheckpoint = 0")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from durably_web.cli.asking import Json
-from durably_web.cli.database import DatabaseArgument, kind, require_existing, require_schema, schema_version, shown
+from durably_web.cli.database import (
+    DatabaseArgument,
+    kind,
+    path_of,
+    require_existing,
+    require_schema,
+    schema_version,
+    shown,
+)
 from durably_web.cli.display import print_json
 from durably_web.cli.looking import look
 from durably_web.engine import Durably
@@ -60,7 +67,7 @@ def _version(database: str, create: bool) -> int:
             return await schema_version(database) or 0
 
         return asyncio.run(ask())
-    if create and not Path(database.removeprefix("sqlite:///")).exists():
+    if create and not path_of(database).exists():
         return 0
     with look(require_existing(database)) as connection:
         [(version,)] = connection.execute("SELECT coalesce(max(version), 0) FROM durably_schema").fetchall()
