@@ -94,6 +94,11 @@ function bootOf({
   oneOf(durability, ["full", "relaxed"], "durability");
   if (typeof snapshot !== "boolean") throw invalid(`snapshot is true or false, not ${snapshot}`);
   if (typeof database !== "string") throw invalid(`database is a name, not ${database}`);
+  if (database.includes("://")) {
+    throw invalid(
+      "database is the name of one in this browser; for one on a server, give url, the address of a durably_web server that has it",
+    );
+  }
   const files = [jobs ?? []].flat();
   if (files.length === 0 && role !== "follower") {
     throw invalid(

@@ -1,7 +1,10 @@
-"""The contract suites inside Pyodide, in Chromium, on OPFS."""
+"""The contract suites inside Pyodide, in Chromium, on OPFS; and on a libSQL server, through `fetch`."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,8 @@ from tests.contract import BARE, SUITES, cases
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Playwright
+
+    from tests.support.servers import Sqld
 
 pytestmark = pytest.mark.browser
 
@@ -64,3 +69,40 @@ BINDINGS = [
 def test_contract_on_opfs(page: Page, suite: str, name: str, habit: str) -> None:
     failure = page.evaluate("details => runCase(...details)", [suite, name, habit])
     assert not failure, failure
+
+
+@pytest.mark.parametrize("name", [name for name, _ in cases("executor", frozenset())])
+def test_a_libsql_server_through_fetch(page: Page, sqld: Sqld, name: str) -> None:
+    url = sqld.namespace()
+    failure = page.evaluate("details => runCase(...details)", ["executor", name, url])
+    assert not failure, failure
+    sqld.drop_namespace(url)
+
+
+ELSEWHERE = """
+import asyncio, sys
+from durably_web import Durably, job
+
+@job
+async def shout(step, input: dict) -> str:
+    step.log.info("heard")
+    return await step.run("upper", str.upper, input["text"])
+
+asyncio.run(Durably(sys.argv[1], jobs=[shout], polling_interval=0.05, durability="relaxed").run_forever())
+"""
+
+
+def test_a_page_triggers_and_a_worker_elsewhere_executes(page: Page, sqld: Sqld) -> None:
+    url = sqld.namespace()
+    worker = subprocess.Popen([sys.executable, "-c", ELSEWHERE, url])
+    try:
+        told = page.evaluate("details => runCase(...details)", ["ask", url, "hello"])
+        found = json.loads(told)
+        assert found["output"] == "HELLO"
+        expected = ["run:trigger", "run:leased", "log:write", "step:complete", "run:complete"]
+        assert [one for one in found["events"] if one in expected] == expected
+        assert worker.poll() is None
+    finally:
+        worker.terminate()
+        assert worker.wait(60) == 0
+    sqld.drop_namespace(url)

@@ -24,15 +24,19 @@ async function boot() {
     ...{ post() {}, running() {}, broken() {} },
   });
   pyodide.unpackArchive(await (await fetch("suites.zip")).arrayBuffer(), "zip");
-  const { run } = pyodide.pyimport("tests.pyodide.in_worker");
-  return { sqlite3, run };
+  const { run, ask } = pyodide.pyimport("tests.pyodide.in_worker");
+  return { sqlite3, run, ask };
 }
 
 const booted = boot();
 
 addEventListener("message", async ({ data: [suite, name, habit] }) => {
   try {
-    const { sqlite3, run } = await booted;
+    const { sqlite3, run, ask } = await booted;
+    if (suite === "ask") {
+      postMessage(await ask(name, habit));
+      return;
+    }
     connection = await openDatabase(sqlite3, await placeOf("/", `case-${++cases}`), options.durability);
     try {
       postMessage(await run(suite, name, habit));
