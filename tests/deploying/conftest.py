@@ -9,8 +9,10 @@ from typing import get_args
 import pytest
 
 from durably_web import __version__
+from durably_web.cli.deploying import PLATFORMS
 from durably_web.cli.deploying.looking import EXTRAS
-from durably_web.cli.deploying.project import Database, Project, Web
+from durably_web.cli.deploying.project import Database, Plan, Project, Web
+from durably_web.cli.mistakes import Mistake
 
 APP = """\
 import os
@@ -66,6 +68,18 @@ PROJECTS = {
     for database, (name, web) in itertools.product(get_args(Database), _WEBS.items())
 }
 """Each database, without and with each kind of web process."""
+
+
+def plans(platform: str) -> dict[str, tuple[Project, Plan]]:
+    """What a platform gets, for each project that fits it."""
+    found = {}
+    for name, one in PROJECTS.items():
+        try:
+            found[name] = one, PLATFORMS[platform](one)
+        except Mistake:
+            # A function has no disk and no worker.
+            assert platform == "vercel" and (one.on_disk or one.web is None or one.web.app is not None)
+    return found
 
 
 @pytest.fixture

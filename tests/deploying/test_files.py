@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,10 +23,11 @@ from durably_web.cli.deploying import PLATFORMS
 from durably_web.cli.deploying.project import GRACE, STOP_TIMEOUT, Project
 from durably_web.site.starter import pages_workflow
 from scripts.runtime import package
-from tests.deploying.conftest import PROJECTS
+from tests.deploying.conftest import PROJECTS, plans
 from tests.deploying.conftest import project as make_project
 
 TOOLS = Path(__file__).parent / "tools"
+_STRICT = {"strict": True, "noEmit": True, "module": "nodenext", "target": "es2022", "skipLibCheck": True}
 
 each = pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS)
 
@@ -39,6 +41,13 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(TOOLS, folder, ignore=shutil.ignore_patterns("node_modules"))
     _run(folder, "npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
     return folder
+
+
+def _check_types(tools: Path, root: Path, folder: str) -> None:
+    """The TypeScript in a folder, strictly."""
+    (tools / "tsconfig.json").write_text(json.dumps({"compilerOptions": _STRICT, "include": [f"{folder}/*.ts"]}))
+    compiler = package(root / "web" / "node_modules", "typescript") / "bin" / "tsc"
+    _run(tools, "node", compiler, "--project", "tsconfig.json")
 
 
 def _run(folder: Path, *command: str | Path) -> str:
@@ -64,21 +73,21 @@ def _complaints(name: str, text: str) -> list[str]:
 # -- all of them -----------------------------------------------------------------------------------------
 
 
-@each
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_every_plan_is_whole(project: Project, platform: str) -> None:
-    plan = PLATFORMS[platform](project)
-    assert plan.next
-    text = "\n".join(plan.files.values())
-    # Nothing that should have been filled in, and no line that scrolls away.
-    assert "None" not in text and "{project" not in text
-    for path, content in plan.files.items():
-        assert content.endswith("\n") and not content.endswith("\n\n"), path
-        assert not any(line != line.rstrip() for line in content.splitlines()), path
-        comment = "//" if path.endswith(".ts") else "#"
-        assert path == "requirements.txt" or comment in content, f"{path} explains nothing"
-    # A secret has no place in a file: at most an ellipsis stands for it.
-    assert "authToken=" not in text.replace("authToken=…", "")
+def test_every_plan_is_whole(platform: str) -> None:
+    for name, (_, plan) in plans(platform).items():
+        assert plan.next, name
+        text = "\n".join(plan.files.values())
+        # Nothing that should have been filled in.
+        assert "None" not in text and "{project" not in text
+        for path, content in plan.files.items():
+            assert content.endswith("\n") and not content.endswith("\n\n"), path
+            assert not any(line != line.rstrip() for line in content.splitlines()), path
+            comment = "//" if path.endswith(".ts") else "#"
+            # JSON has no comments, and Vercel refuses keys that it does not know.
+            assert comment in content or path in ("requirements.txt", "vercel.json"), f"{path} explains nothing"
+        # A secret has no place in a file: at most an ellipsis stands for it.
+        assert "authToken=" not in text.replace("authToken=…", "")
 
 
 # -- Docker ----------------------------------------------------------------------------------------------
@@ -214,18 +223,12 @@ for (const file of process.argv.slice(2)) {
 }
 console.log(JSON.stringify(said));
 """
-_TSCONFIG = {
-    "compilerOptions": {"strict": True, "noEmit": True, "module": "nodenext", "target": "es2022", "skipLibCheck": True},
-    "include": ["railway/*.ts"],
-}
 
 
 @pytest.fixture(scope="module")
 def railway(tools: Path, root: Path) -> Callable[[Sequence[str]], list[Any]]:
     """Checks the types of programs with Railway's own package, and gives what each says."""
-    (tools / "tsconfig.json").write_text(json.dumps(_TSCONFIG))
     (tools / "evaluate.mjs").write_text(_EVALUATE)
-    compiler = package(root / "web" / "node_modules", "typescript") / "bin" / "tsc"
 
     def evaluate(programs: Sequence[str]) -> list[Any]:
         folder = tools / "railway"
@@ -235,7 +238,7 @@ def railway(tools: Path, root: Path) -> Callable[[Sequence[str]], list[Any]]:
             (folder / f"{number}.ts").write_text(text)
             # There is nothing in it that JavaScript does not have.
             (folder / f"{number}.mjs").write_text(text)
-        _run(tools, "node", compiler, "--project", "tsconfig.json")
+        _check_types(tools, root, "railway")
         files = [f"./railway/{number}.mjs" for number in range(len(programs))]
         said: list[Any] = json.loads(_run(tools, "node", "evaluate.mjs", *files))
         return said
@@ -271,6 +274,28 @@ def test_railways_types_are_looked_at(railway: Callable[[Sequence[str]], list[An
     good = PLATFORMS["railway"](make_project()).files[".railway/railway.ts"]
     with pytest.raises(AssertionError, match="drainingSecond"):
         railway([good.replace("drainingSeconds", "drainingSecond")])
+
+
+# -- Vercel ----------------------------------------------------------------------------------------------
+
+
+def test_vercel(tools: Path, root: Path) -> None:
+    """By the types that Vercel makes of its own schema."""
+    folder = tools / "vercel"
+    folder.mkdir()
+    head = 'import type { VercelConfig } from "@vercel/config/v1/types";\n'
+    for number, (_, plan) in enumerate(plans("vercel").values()):
+        config = json.loads(plan.files["vercel.json"])
+        assert config.pop("$schema") == "https://openapi.vercel.sh/vercel.json"
+        (folder / f"{number}.ts").write_text(f"{head}export default {json.dumps(config)} satisfies VercelConfig;\n")
+        # The function that it tells of is there, and so is the way to it.
+        assert config["functions"].keys() == {"api/index.py"} & plan.files.keys()
+        [cron], [rewrite] = config["crons"], config["rewrites"]
+        assert re.fullmatch(rewrite["source"], cron["path"]) and rewrite["destination"] == "/api/index"
+    _check_types(tools, root, "vercel")
+    (folder / "bad.ts").write_text(f"{head}export default {{ cron: [] }} satisfies VercelConfig;\n")
+    with pytest.raises(AssertionError, match="cron"):
+        _check_types(tools, root, "vercel")
 
 
 # -- GitHub Pages ----------------------------------------------------------------------------------------

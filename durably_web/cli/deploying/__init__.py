@@ -15,6 +15,7 @@ from durably_web.cli.deploying.project import Plan, Project
 from durably_web.cli.deploying.railway import railway
 from durably_web.cli.deploying.render import render
 from durably_web.cli.deploying.systemd import systemd
+from durably_web.cli.deploying.vercel import vercel
 
 PLATFORMS: dict[str, Callable[[Project], Plan]] = {
     "docker": docker,
@@ -23,4 +24,5 @@ PLATFORMS: dict[str, Callable[[Project], Plan]] = {
     "render": render,
     "systemd": systemd,
     "procfile": procfile,
+    "vercel": vercel,
 }
