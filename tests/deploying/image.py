@@ -109,7 +109,7 @@ class Image:
     @contextmanager
     def started(self, command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
         """A process of the image; it is killed at the end, if it is still there."""
-        process = self._begin(command, environment)
+        process = self._begin([*self.entrypoint, *command], environment)
         try:
             yield process
         finally:
@@ -124,7 +124,7 @@ class Image:
         return process.returncode == 0
 
     def _begin(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-        words = [self.lead(word) for word in (*self.entrypoint, *command)]
+        words = [self.lead(word) for word in command]
         if self.user is not None and IS_ROOT:
             # With this one word more than the container's user has, so that it may read where our Python is.
             become = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
@@ -201,6 +201,8 @@ def _copy(image: Image, words: list[str], context: Path) -> None:
             if path.is_file() and not ignored(patterns, relative):
                 (image.folder / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, image.folder / relative)
+                if path.suffix == ".sh":
+                    (image.folder / relative).write_text(image.lead(path.read_text()))
 
 
 def _stand_ins(image: Image) -> None:

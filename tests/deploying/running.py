@@ -1,15 +1,13 @@
-"""What was written is started: the order waits for its payment, the process is asked to end, and the next one ends it."""
+"""What was written is started: an order waits for its payment, the process is asked to end, the next goes on."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,107 +17,120 @@ from durably_web import Durably, Step, job
 from tests.deploying.conftest import ME
 
 SECONDS = 60
-"""The longest that a process may take to become well, or to end."""
+"""The longest that anything may take."""
 
-Start = Callable[[], AbstractContextManager["subprocess.Popen[str]"]]
-
-
-def moved(command: list[str], ports: dict[str, int]) -> list[str]:
-    """A command on other ports, which are free on this machine; a port may also be within a word."""
-    words = command
-    for fixed, free in ports.items():
-        words = [word.replace(f":{fixed}/", f":{free}/") if word != fixed else str(free) for word in words]
-    return words
+Process = subprocess.Popen[str]
+Start = Callable[[], AbstractContextManager[Process]]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Fails when the process ends before, or it takes too long."""
+def elsewhere(command: list[str], ports: dict[int, int]) -> list[str]:
+    """A command with other ports than those that were written, which may be taken here."""
+    found = []
+    for word in command:
+        for written, free in ports.items():
+            word = str(free) if word == str(written) else word.replace(f":{written}/", f":{free}/")
+        found.append(word)
+    return found
+
+
+def become_well(process: Process, is_well: Callable[[], bool]) -> None:
+    """Wait until its health check says so. Fails when it ends before."""
     deadline = time.monotonic() + SECONDS
-    while not condition():
+    while not is_well():
         if process.poll() is not None:
-            raise AssertionError(f"it ended with {process.returncode}: {process.stdout and process.stdout.read()}")
-        assert time.monotonic() < deadline, "it takes too long"
+            raise AssertionError(f"it ended with {process.returncode}: {process.communicate()[0]}")
+        assert time.monotonic() < deadline, "it does not become well"
         time.sleep(0.05)
 
 
-def end(process: subprocess.Popen[str]) -> str:
-    """Ask it to end, as every platform does; gives what it said."""
+def end(process: Process, code: int = 0) -> None:
+    """Ask it to end, as every platform does. What it says at last shows that it was not killed."""
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, f"it ended with {process.returncode}: {said}"
-    return said
+    assert process.returncode == code, f"it ended with {process.returncode}: {said}"
+    assert "stopped" in said, said
 
 
-def answers(url: str) -> Callable[[], bool]:
-    """Whether there is a 200 at a URL."""
-
-    def ask() -> bool:
-        try:
-            return httpx.get(url, timeout=10).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    return ask
+def answers(url: str) -> bool:
+    """Whether there is a 200."""
+    try:
+        return httpx.get(url, timeout=SECONDS).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
-def over_http(start: Start, address: str, health: Callable[[], bool], began: Path) -> None:
-    """An order over HTTP, with a stop and a start in its middle."""
+def order_over_http(start: Start, address: str, is_well: Callable[[], bool], began: Path, code: int = 0) -> None:
+    """An order is made, a stop and a start come in its middle, and nothing of it is done twice.
 
-    def run(**query: str) -> Any:
-        return httpx.get(f"{address}/run", params=query, headers=ME, timeout=10).json()
+    `code` is what the process exits with when it has ended well.
+    """
 
-    assert not health()
+    def hear(run_id: str, event: str) -> Any:
+        """Follow the run until something has happened to it."""
+        url = f"{address}/subscribe?runId={run_id}"
+        with httpx.stream("GET", url, headers=ME, timeout=SECONDS) as stream:
+            return next(line for line in stream.iter_lines() if f'"type":"{event}"' in line)
+
+    assert not is_well()
     with start() as process:
-        wait_for(health, process)
+        become_well(process, is_well)
         body = {"jobName": "order", "input": {"item": "a lamp"}}
-        assert httpx.post(f"{address}/trigger", json=body, timeout=10).status_code == 401
-        run_id = httpx.post(f"{address}/trigger", json=body, headers=ME, timeout=10).json()["runId"]
-        wait_for(lambda: run(runId=run_id)["status"] == "waiting", process)
-        end(process)
-    assert not health() and began.read_text() == "reserve\n"
+        assert httpx.post(f"{address}/trigger", json=body, timeout=SECONDS).status_code == 401
+        run_id = httpx.post(f"{address}/trigger", json=body, headers=ME, timeout=SECONDS).json()["runId"]
+        hear(run_id, "run:waiting")
+        end(process, code)
+    assert not is_well() and began.read_text() == "reserve\n"
     with start() as process:
-        wait_for(health, process)
+        become_well(process, is_well)
         where = {"runId": run_id, "name": "paid"}
-        httpx.post(f"{address}/signal", params=where, json=5, headers=ME, timeout=10).raise_for_status()
-        wait_for(lambda: run(runId=run_id)["status"] == "completed", process)
-        assert run(runId=run_id)["output"] == "a lamp for 5"
-        end(process)
-    # What was stored was not done again.
+        httpx.post(f"{address}/signal", params=where, json=5, headers=ME, timeout=SECONDS).raise_for_status()
+        assert '"output":"a lamp for 5"' in hear(run_id, "run:complete")
+        end(process, code)
     assert began.read_text() == "reserve\nship\n"
 
 
-def of_a_worker(start: Start, app: Path, database: str, health: Callable[[], bool], began: Path) -> None:
+def order_of_a_worker(start: Start, database: str, is_well: Callable[[], bool], began: Path) -> None:
     """The same for a worker, which only its database can be asked of."""
 
-    def ask(*arguments: str) -> Any:
-        line = [sys.executable, "-m", "durably_web", *arguments, "--database", database, "--json"]
-        done = subprocess.run(line, cwd=app.parent, capture_output=True, text=True, timeout=SECONDS, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    async def make() -> str:
+        async with _opened(database) as durably:
+            run = await durably.trigger(order, {"item": "a lamp"})
+            async with asyncio.timeout(SECONDS):
+                async for event in run.events():
+                    if event.type == "run:waiting":
+                        return run.id
+        raise AssertionError("it ended without a wait")
 
-    run_id = asyncio.run(_trigger(database))
+    async def pay(run_id: str) -> object:
+        async with _opened(database) as durably:
+            await durably.signal(run_id, "paid", 5)
+            return (await durably.wait_for_run(run_id, timeout=SECONDS)).output
+
+    assert not is_well()
     with start() as process:
-        wait_for(health, process)
-        wait_for(lambda: ask("runs", "show", run_id)["run"]["status"] == "waiting", process)
+        become_well(process, is_well)
+        run_id = asyncio.run(make())
         end(process)
-    assert not health() and began.read_text() == "reserve\n"
+    assert not is_well() and began.read_text() == "reserve\n"
     with start() as process:
-        wait_for(health, process)
-        ask("runs", "signal", run_id, "paid", "5")
-        wait_for(lambda: ask("runs", "show", run_id)["run"]["status"] == "completed", process)
+        become_well(process, is_well)
+        assert asyncio.run(pay(run_id)) == "a lamp for 5"
         end(process)
     assert began.read_text() == "reserve\nship\n"
 
 
-async def _trigger(database: str) -> str:
+@asynccontextmanager
+async def _opened(database: str) -> AsyncIterator[Durably]:
+    """An engine that executes nothing."""
     durably = Durably(database, jobs=[order])
     await durably.migrate()
     try:
-        return (await durably.trigger("order", {"item": "a lamp"})).id
+        yield durably
     finally:
         await durably.stop()
 
 
 @job
-async def order(step: Step, input: dict[str, Any]) -> None:
-    """Only asked for here; that of the application is executed."""
+async def order(step: Step, input: dict[str, Any]) -> str:
+    """Only asked for here: that of the application is executed."""
+    raise AssertionError

@@ -15,18 +15,17 @@ ENTRYPOINT = "docker-entrypoint.sh"
 IGNORED = """\
 # What does not belong into the image: secrets, databases, and what is made anew there.
 .git
-.env
-.env.*
-.venv
-venv
-__pycache__
-*.pyc
-.*_cache
-*.db
-*.db-shm
-*.db-wal
+**/.env
+**/.env.*
+**/.venv
+**/venv
+**/__pycache__
+**/*.pyc
+**/.*_cache
+**/*.db
+**/*.db-*
+**/node_modules
 .durably-web
-node_modules
 Dockerfile
 .dockerignore
 compose.yaml
