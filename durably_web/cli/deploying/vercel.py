@@ -29,9 +29,7 @@ def vercel(project: Project) -> Plan:
     if project.web is None:
         raise Mistake("nothing lives there that could be a worker, only requests: say --auth MODULE:NAME, or --anybody")
     if project.web.app is not None:
-        raise Mistake(
-            "your application is a function already: the guide's page on Vercel says what it needs beside it"
-        )
+        raise Mistake("your application is a function already: the guide's page on Vercel says what it needs beside it")
     files = {"vercel.json": _VERCEL_JSON, "api/index.py": _function(project, project.web)}
     if project.missing is not None:
         files["requirements.txt"] = f"{project.missing}\n"
