@@ -26,6 +26,9 @@ def checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     if labels is not None and not isinstance(labels, Mapping):
         raise InvalidInput(f'labels are a mapping, such as {{"org": "acme"}}, not {labels!r}')
     checked = dict(labels or {})
+    if "$type" in checked:
+        # Where labels are kept, it would say that they are something else.
+        raise InvalidInput("no label is called $type: give it another name")
     for key, value in checked.items():
         check_text(key, "a label's key")
         check_text(value, f"the label {key!r}")

@@ -28,7 +28,7 @@ _SIGNAL = "number name payload:value createdAt:instant requestId stepName"
 _UNDO = "number stepName"
 
 # The entries whose data is a value of the user; that of all others is JSON of ours.
-_VALUES = ("step:complete", "run:coalesced")
+VALUES = ("step:complete", "run:coalesced")
 
 # What a replay needs, as a claim reads it.
 _REPLAYED = (
@@ -107,10 +107,10 @@ def read(export: Any) -> Exported:
             _text(run["output"], values) if "output" in run else None,
             run["labels"],
             run["attempt"],
-            _milliseconds(started_at),
+            milliseconds(started_at),
             run.get("code"),
             run.get("schedule"),
-            _milliseconds(run["scheduledAt"]) if "scheduledAt" in run else None,
+            milliseconds(run["scheduledAt"]) if "scheduledAt" in run else None,
             entries,
             values,
         )
@@ -130,12 +130,12 @@ def _end_before_undo(entries: list[StoredEntry]) -> None:
 def _entry(entry: dict[str, Any], values: str) -> StoredEntry:
     data = None
     if "data" in entry:
-        data = _text(entry["data"], values if entry["type"] in _VALUES else "json")
+        data = _text(entry["data"], values if entry["type"] in VALUES else "json")
     return StoredEntry(
         entry["type"],
         entry.get("stepName"),
         data,
-        _milliseconds(entry["createdAt"]),
+        milliseconds(entry["createdAt"]),
         entry.get("calls"),
         entry.get("kind"),
     )
@@ -145,7 +145,7 @@ def _text(value: Any, values: str) -> str:
     return cast(str, value) if values == "text" else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _milliseconds(when: str) -> int:
+def milliseconds(when: str) -> int:
     return round(datetime.datetime.fromisoformat(when).timestamp() * 1000)
 
 
@@ -155,7 +155,7 @@ def _record(columns: str, row: Row, values: str) -> dict[str, Any]:
     for column, stored in zip(columns.split(), row, strict=True):
         name, _, kind = column.partition(":")
         if kind == "data":
-            kind = "value" if record["type"] in _VALUES else "json"
+            kind = "value" if record["type"] in VALUES else "json"
         if stored is not None and not (name == "runAt" and stored == 0):
             record[name] = _written(stored, kind, values)
     return record

@@ -15,7 +15,7 @@ import { late, Patience } from "./patience.js";
 /** @typedef {import("./types.js").Status} Status */
 
 // After these, a run that somebody waits for may have ended.
-const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete"];
+const RUN_CHANGES = ["run:complete", "run:fail", "run:cancel", "run:delete", "run:handover"];
 
 const PAUSE_MS = 1_000;
 const EVENTS_AT_ONCE = 200;

@@ -39,6 +39,7 @@ export const EVENT_TYPES = [
   "run:code-changed",
   "run:restart",
   "run:patched",
+  "run:handover",
   "run:complete",
   "run:fail",
   "run:cancel",

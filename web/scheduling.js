@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Asking } from "./asking.js";
 import { failureOf } from "./failures.js";
+import { Handing } from "./handing.js";
 import * as wire from "./wire.js";
 
 /** @typedef {import("./types.js").RequestOptions} RequestOptions */
@@ -17,7 +17,7 @@ import * as wire from "./wire.js";
  * Schedules are told apart by their names, and kept with the runs: whoever runs the jobs looks after them. In a browser that is a tab
  * that is open; what was due while there was none is up to `missed`.
  */
-export class Scheduling extends Asking {
+export class Scheduling extends Handing {
   #request;
 
   /**

@@ -287,6 +287,18 @@
  */
 
 /**
+ * How far a handover is: the run is offered, goes on here after all, was given away, or was taken here. `target` is where it goes.
+ *
+ * @typedef {{state: "offered" | "withdrawn" | "given" | "taken", handover: string, target: string}} Handover
+ */
+
+/**
+ * A run that is held back until it is known what became of it. `document` is what another engine takes it by, `null` where it was taken before.
+ *
+ * @typedef {{runId: string, handoverId: string, state: "offered" | "given", document: string | null}} Offer
+ */
+
+/**
  * What each type of event is about.
  *
  * @typedef {{
@@ -303,6 +315,7 @@
  *   ["run:code-changed"]: {data: CodeChange},
  *   ["run:restart"]: {data: Restart},
  *   ["run:patched"]: {data: Patch},
+ *   ["run:handover"]: {data: Handover},
  *   ["run:complete"]: {output: any, duration?: number},
  *   ["run:fail"]: {error: string, failedStepName: string | null, duration?: number},
  *   ["run:cancel"]: {},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durably_web.api import parsing
 from durably_web.api.parsing import BadRequest, Request
-from durably_web.errors import NotFound
+from durably_web.errors import Conflict, NotFound
 from durably_web.events import Event
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from durably_web.handle import RunHandle
 
 MOST_EVENTS = 500
+
+LONGEST_HOLD = 30.0
+"""So many seconds an offer waits for the current steps of its run, which is less than a page waits for an answer."""
 
 _DONE = {"success": True}
 
@@ -232,6 +236,63 @@ def _name(request: Request) -> str:
     return parsing.required(request.query, "name")
 
 
+# -- handing over ------------------------------------------------------------------------------------------
+
+
+async def _export(durably: Durably, request: Request) -> Any:
+    return await durably.export_run(_run_id(request))
+
+
+async def _offer(durably: Durably, request: Request) -> Any:
+    """The document is a text: a page must not read its numbers as its own, which have no `1.0` and end at 2**53."""
+    body = parsing.fields(request.body, "the body", ("target", "timeoutMs", "handoverId"))
+    timeout = parsing.seconds(body["timeoutMs"], "timeoutMs") if "timeoutMs" in body else LONGEST_HOLD
+    target = parsing.text(body.get("target"), "target")
+    try:
+        offer = await durably.offer_run(
+            _run_id(request),
+            target,
+            timeout=min(timeout, LONGEST_HOLD),
+            request_id=parsing.request_id(body.get("handoverId", request.id)),
+        )
+    except TimeoutError:
+        raise Conflict("a step of the run takes too long, so it goes on here: try again later") from None
+    document = None if offer.document is None else json.dumps(offer.document, allow_nan=False)
+    return {"runId": offer.run_id, "handoverId": offer.handover_id, "state": offer.state, "document": document}
+
+
+async def _confirm(durably: Durably, request: Request) -> Any:
+    await durably.confirm_handover(_run_id(request), parsing.required(request.query, "handoverId"))
+    return _DONE
+
+
+async def _withdraw(durably: Durably, request: Request) -> Any:
+    await durably.withdraw_handover(_run_id(request), parsing.required(request.query, "handoverId"))
+    return _DONE
+
+
+async def _import(durably: Durably, request: Request) -> Any:
+    return imported(await durably.import_run(document_of(request)))
+
+
+def document_of(request: Request) -> Any:
+    """The document that `POST /runs/import` brings: the body itself, or a text in it."""
+    body = parsing.mapping(request.body, "the document")
+    if set(body) == {"document"}:
+        return parsing.text(body["document"], "document")
+    return body
+
+
+def imported(handle: RunHandle[Any]) -> dict[str, Any]:
+    return {**_DONE, "runId": handle.id}
+
+
+async def _decline(durably: Durably, request: Request) -> Any:
+    """`declined` is false where the run was taken before."""
+    handover_id = parsing.required(request.query, "handoverId")
+    return {"declined": await durably.decline_handover(_run_id(request), handover_id)}
+
+
 # -- many runs ---------------------------------------------------------------------------------------------
 
 
@@ -265,6 +326,7 @@ class Route(NamedTuple):
 _RUN = ("runId",)
 _SEVERAL = ("jobName", "status")
 _NAME = ("name",)
+_HANDOVER = ("runId", "handoverId")
 _FILTER = ("jobName", "status", "label.", "createdBefore")
 
 ROUTES: dict[tuple[str, str], Route] = {
@@ -293,6 +355,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/schedule/resume"): Route(_resume_schedule, _NAME),
     ("POST", "/schedule/trigger"): Route(_trigger_schedule, _NAME),
     ("DELETE", "/schedule"): Route(_remove_schedule, _NAME),
+    ("GET", "/export"): Route(_export, _RUN),
+    ("POST", "/handover/offer"): Route(_offer, _RUN),
+    ("POST", "/handover/confirm"): Route(_confirm, _HANDOVER),
+    ("POST", "/handover/withdraw"): Route(_withdraw, _HANDOVER),
+    ("POST", "/handover/decline"): Route(_decline, _HANDOVER),
+    ("POST", "/runs/import"): Route(_import),
     **{
         ("POST", f"/runs/{verb}"): Route(_bulk(verb), _FILTER, _SEVERAL)
         for verb in "cancel retry pause resume delete".split()

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from durably_web.arguments import Duration
-from durably_web.blocking.control import Control
+from durably_web.blocking.handing import Handing
 from durably_web.blocking.handle import RunHandle
 from durably_web.jobs import Job
 from durably_web.records import Missed, Overlap, Schedule
 
 
-class Scheduling(Control):
+class Scheduling(Handing):
     """What keeps schedules. Each is as the engine's, `request_id` too."""
 
     def schedule(

@@ -92,7 +92,7 @@ def _act_on_one(act: _Act, run_id: str, database: str, json: bool) -> None:
         await getattr(durably, "delete_run" if act.verb == "delete" else act.verb)(run_id)
 
     ask(database, one)
-    _tell(json, {"success": True, "runId": run_id}, f"run {run_id} is {act.done}")
+    tell(json, {"success": True, "runId": run_id}, f"run {run_id} is {act.done}")
 
 
 def _act_on_many(act: _Act, chosen: Choice, database: str, yes: bool, json: bool) -> None:
@@ -106,7 +106,7 @@ def _act_on_many(act: _Act, chosen: Choice, database: str, yes: bool, json: bool
         return count
 
     count = ask(database, many)
-    _tell(json, {"count": count}, f"{_runs(count)} {act.done}")
+    tell(json, {"count": count}, f"{_runs(count)} {act.done}")
 
 
 def retrigger(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
@@ -151,7 +151,7 @@ def signal(
     except (json_module.JSONDecodeError, RecursionError) as error:
         raise Mistake(f"PAYLOAD is not JSON: {error}; a text is in quotes, as '\"yes\"'") from None
     ask(database, lambda durably: durably.signal(run_id, name, value))
-    _tell(json, {"success": True, "runId": run_id}, f"signal {name} is stored for run {run_id}")
+    tell(json, {"success": True, "runId": run_id}, f"signal {name} is stored for run {run_id}")
 
 
 def purge(
@@ -179,7 +179,7 @@ def purge(
         return total
 
     count = ask(database, delete_in_batches)
-    _tell(json, {"count": count}, f"{_runs(count)} deleted")
+    tell(json, {"count": count}, f"{_runs(count)} deleted")
 
 
 def _runs(count: int) -> str:
@@ -187,10 +187,10 @@ def _runs(count: int) -> str:
 
 
 def _tell_of_new(run_id: str, json: bool) -> None:
-    _tell(json, {"success": True, "runId": run_id}, f"run {run_id} is pending")
+    tell(json, {"success": True, "runId": run_id}, f"run {run_id} is pending")
 
 
-def _tell(json: bool, value: Any, text: str) -> None:
+def tell(json: bool, value: Any, text: str) -> None:
     print_json(value) if json else print(text)
 
 

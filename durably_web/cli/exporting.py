@@ -20,11 +20,27 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there; otherwise it is printed.")
     ] = None,
+    hand_over_to: Annotated[
+        str | None,
+        typer.Option(
+            "--hand-over-to",
+            metavar="NAME",
+            help="Hold the run back, and let `runs import` of another database go on with it. NAME is for people.",
+        ),
+    ] = None,
 ) -> None:
-    """Export all that is stored of a run, as JSON: for `durably-web verify`."""
+    """Export all that is stored of a run, as JSON: for `durably-web verify`, or to hand it over.
+
+    A run that is handed over waits until `runs confirm` or `runs withdraw`. Safe to repeat with the same NAME.
+    """
 
     async def read(durably: Durably) -> dict[str, Any]:
-        return await durably.export_run(run_id)
+        if hand_over_to is None:
+            return await durably.export_run(run_id)
+        offer = await durably.offer_run(run_id, hand_over_to)
+        if offer.document is None:
+            raise Mistake(f"run {run_id} was handed over to {hand_over_to} already")
+        return offer.document
 
     text = json.dumps(ask(database, read), indent=1) + "\n"
     if output is None:

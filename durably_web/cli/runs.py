@@ -17,6 +17,7 @@ from durably_web.cli.choosing import JobName, Labels, Statuses, choice
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text
 from durably_web.cli.exporting import export
+from durably_web.cli.handing import confirm, import_, withdraw
 from durably_web.cli.tail import tail
 from durably_web.cli.times import readable, relative, until, when
 from durably_web.engine import Durably
@@ -113,6 +114,9 @@ def logs(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) 
 for command in (tail, *COMMANDS):
     app.command()(command)
 app.command()(export)
+app.command()(confirm)
+app.command()(withdraw)
+app.command("import")(import_)
 
 
 # -- one run -----------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ class Reading(Base):
         if run.status == "failed":
             raise RunFailed(f"run {run_id} of job {run.job_name!r} failed: {run.error}", run_id=run_id)
         if run.status == "cancelled":
-            raise RunCancelled(f"run {run_id} of job {run.job_name!r} was cancelled", run_id=run_id)
+            why = "was cancelled" if run.error is None else f"was cancelled: {run.error}"
+            raise RunCancelled(f"run {run_id} of job {run.job_name!r} {why}", run_id=run_id)
         known = job or self._jobs.get(run.job_name)
         return cast(Output, known.load_output(run.output) if known is not None else run.output)
 

@@ -12,7 +12,7 @@ from durably_web.arguments import (
     checked_labels,
     milliseconds_of,
 )
-from durably_web.engine.control import Control
+from durably_web.engine.handing import Handing
 from durably_web.errors import Conflict, InvalidInput, NotFound
 from durably_web.handle import RunHandle
 from durably_web.jobs import Job
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TRIES = 10
 
 
-class Scheduling(Control):
+class Scheduling(Handing):
     """What keeps schedules.
 
     Each that changes one takes a `request_id`, a ULID that the caller has made: asking again with the same one has the

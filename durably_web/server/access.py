@@ -5,6 +5,7 @@ A route that is not named here concerns everybody, until somebody decides otherw
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from durably_web.server.auth import Caller
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
+    from durably_web.store.operations.taking import TakenRun
 
 # About one run, which the query names: what `on_run_access` is asked for.
 OPERATIONS = {
@@ -33,7 +35,13 @@ OPERATIONS = {
     ("POST", "/pause"): "pause",
     ("POST", "/resume"): "resume",
     ("DELETE", "/run"): "delete",
+    ("GET", "/export"): "export",
+    ("POST", "/handover/offer"): "handover",
+    ("POST", "/handover/confirm"): "handover",
+    ("POST", "/handover/withdraw"): "handover",
 }
+# Of these, what takes a run away, or tells all of it: denied unless `auth` has a hook for it.
+LEAVING = ("export", "handover")
 # Runs of which a stream remembers whether its client may see them.
 MOST_KNOWN = 10_000
 # Events that one request for a page of them looks at, to find those that its caller may see.
@@ -45,7 +53,7 @@ _OF_JOBS = (("POST", "/pause"), ("POST", "/resume"))
 async def answer(durably: Durably, caller: Caller, request: Request) -> Any:
     """The body of the answer for this caller. Raises what the engine raises, and `HTTPException`."""
     route = request.method, request.path
-    if not caller.is_restricted or route == ("GET", "/health"):
+    if (not caller.is_restricted and request.path != "/runs/import") or route == ("GET", "/health"):
         return await routes.answer(durably, request)
     if route in _RESTRICTED:
         known = routes.ROUTES[route]
@@ -54,6 +62,8 @@ async def answer(durably: Durably, caller: Caller, request: Request) -> Any:
     if route in OPERATIONS and ("runId" in request.query or (route not in _OF_JOBS and route != ("GET", "/events"))):
         run_id = parsing.required(request.query, "runId")
         await caller.check_run(run_id, OPERATIONS[route], request.id)
+        if OPERATIONS[route] in LEAVING:
+            await caller.check_leaving(run_id, OPERATIONS[route])
         return await routes.answer(durably, request)
     if route in _RESTRICTED:
         return await _RESTRICTED[route](durably, caller, request)
@@ -141,12 +151,34 @@ async def _bulk(durably: Durably, caller: Caller, request: Request) -> Any:
     return await routes.answer(durably, request._replace(query=scope.narrow(request.query)))
 
 
+async def _import(durably: Durably, caller: Caller, request: Request) -> Any:
+    # Before anything is read that somebody sends who may send nothing.
+    await caller.check_arriving()
+    # Large ones take a moment, in which others are served.
+    read = await asyncio.to_thread(_read, routes.document_of(request), durably)
+    return routes.imported(await durably._take_in(await caller.importable(read)))
+
+
+def _read(document: Any, durably: Durably) -> TakenRun:
+    from durably_web.importing import read
+
+    return read(document, durably._codec)
+
+
+async def _decline(durably: Durably, caller: Caller, request: Request) -> Any:
+    await caller.check_arriving()
+    await caller.check_id(parsing.required(request.query, "runId"))
+    return await routes.answer(durably, request)
+
+
 _RESTRICTED: dict[tuple[str, str], Callable[[Durably, Caller, Request], Awaitable[Any]]] = {
     ("POST", "/trigger"): _trigger,
     ("POST", "/trigger-many"): _trigger_many,
     ("GET", "/runs"): _runs,
     ("GET", "/stats"): _stats,
     ("GET", "/events"): _events,
+    ("POST", "/runs/import"): _import,
+    ("POST", "/handover/decline"): _decline,
 }
 
 

@@ -14,14 +14,25 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
-from durably_web.errors import NotFound
+from durably_web.arguments import checked_labels
+from durably_web.errors import Conflict, NotFound
 from durably_web.server.asked import RunFilter, TriggerRequest
 
 if TYPE_CHECKING:
     from durably_web.engine import Durably
     from durably_web.records import Run
+    from durably_web.store.operations.taking import TakenRun
 
-_HOOKS = ("authenticate", "on_trigger", "on_run_access", "on_admin", "scope_runs", "scope_runs_subscribe")
+_HOOKS = (
+    "authenticate",
+    "on_trigger",
+    "on_run_access",
+    "on_admin",
+    "on_import",
+    "on_export",
+    "scope_runs",
+    "scope_runs_subscribe",
+)
 
 
 class Guard:
@@ -70,6 +81,19 @@ class Caller:
     async def allowed(self, asked: TriggerRequest) -> TriggerRequest:
         """The run that the caller gets for this one. Raises `HTTPException`."""
         return asked
+
+    async def check_leaving(self, run_id: str, operation: str) -> None:
+        """Raises `HTTPException` unless the caller may have all of a run, or let it go on elsewhere."""
+
+    async def check_arriving(self) -> None:
+        """Raises `HTTPException` unless the caller may let runs come here."""
+
+    async def check_id(self, run_id: str) -> None:
+        """Raises `Conflict` for the id of a run that is here, and is somebody else's."""
+
+    async def importable(self, run: TakenRun) -> TakenRun:
+        """The run that the caller may let come here for this one. Raises `HTTPException`, or `Conflict`."""
+        return run
 
     async def scope(self, asked: RunFilter, subscribe: bool = False) -> RunFilter:
         """Those of the runs that are asked for which the caller may see."""
@@ -121,6 +145,49 @@ class Restricted(Caller):
         if hook is None:
             raise HTTPException(403, f"{operation} concerns all runs, and this server lets nobody do that over HTTP")
         await _called(hook, self._context, operation)
+
+    async def check_leaving(self, run_id: str, operation: str) -> None:
+        hook = self._hook("on_export")
+        if hook is None:
+            raise HTTPException(403, f"{operation} needs an on_export of auth, and this server has none")
+        run = await self._durably.get_run(run_id)
+        if run is None:
+            raise _no_run(run_id)
+        await _called(hook, self._context, run, operation)
+
+    async def check_arriving(self) -> None:
+        if self._hook("on_import") is None:
+            raise HTTPException(403, "imports need an on_import of auth, and this server has none")
+
+    async def check_id(self, run_id: str) -> None:
+        scope, run = await self.scope(RunFilter()), await self._durably.get_run(run_id)
+        if run is not None and not scope.admits(run.job_name, run.labels, run.status):
+            raise Conflict(f"the id {run_id} is that of another run: nothing was stored")
+
+    async def importable(self, run: TakenRun) -> TakenRun:
+        await self.check_id(run.run_id)
+        scope = await self.scope(RunFilter())
+        # One that was here before has its keys as they were made here.
+        idempotency_key, concurrency_key = (
+            _foreign_key(scope.labels, key) for key in (run.idempotency_key, run.concurrency_key)
+        )
+        value = self._durably._codec.decode(run.input)
+        options = {"priority": run.priority}
+        given = TriggerRequest(run.job_name, value, dict(run.labels), idempotency_key, concurrency_key, options)
+        asked = await self.allowed(given)
+        asked = await _called(self._hook("on_import"), self._context, asked) or asked  # type: ignore[arg-type]
+        if not isinstance(asked, TriggerRequest):
+            raise TypeError(f"on_import returns a TriggerRequest or None, not {asked!r}")
+        if asked.job_name != run.job_name or asked.input != value or set(asked.options) != {"priority"}:
+            raise TypeError("on_trigger, or on_import, gave a run from elsewhere another job, input or option")
+        if not scope.admits(asked.job_name, asked.labels):
+            raise HTTPException(403, "this run would be outside of what you may see: another job, or another label")
+        return run._replace(
+            labels=checked_labels(asked.labels),
+            idempotency_key=asked.idempotency_key,
+            concurrency_key=asked.concurrency_key,
+            priority=asked.options["priority"],
+        )
 
     async def allowed(self, asked: TriggerRequest) -> TriggerRequest:
         given = {asked.idempotency_key, asked.concurrency_key} - {None}
@@ -195,7 +262,16 @@ def _no_run(run_id: str) -> NotFound:
 def _own_key(labels: Mapping[str, str], key: str | None) -> str | None:
     if key is None:
         return None
-    return f"{json.dumps(labels, sort_keys=True, separators=(',', ':'))} {key}"
+    return f"{_prefix(labels)}{key}"
+
+
+def _foreign_key(labels: Mapping[str, str], key: str | None) -> str | None:
+    """The key that `_own_key` made this one of, if it did."""
+    return None if key is None else key.removeprefix(_prefix(labels)) or key
+
+
+def _prefix(labels: Mapping[str, str]) -> str:
+    return f"{json.dumps(labels, sort_keys=True, separators=(',', ':'))} "
 
 
 async def _called(hook: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,6 +11,9 @@ from starlette.requests import Request as HttpRequest
 from durably_web.api.parsing import BadRequest
 
 # The body of a signal is whatever its job waits for.
+_IMPORT = "/runs/import"
+# Within a document are values that no request has brought, and so many levels around them.
+_DOCUMENT_DEPTH = 110
 _WITH_NAMES = ("/trigger", "/trigger-many", "/schedule")
 # A schedule that ticks more often would keep the whole server at its ticks.
 LEAST_EVERY_MS = 100
@@ -25,14 +28,15 @@ class TooLarge(Exception):
 class Limits:
     """What more than this is refused: a body with 413, and everything else with 400.
 
-    `body` is bytes, `depth` is levels of JSON within JSON. `labels` is how many labels a run may be given, `items` how
-    many runs one request may ask for; `label` and `name` are characters: of a label's key or value, and of the name of
-    a job, or a key. `streams` is how many streams of events there may be at once in this process; one more is
-    refused with 503. `process_seconds` and `process_runs` are how long, and for how many runs, one call of `/process`
-    works: it is also what a call gets that asks for nothing.
+    `body` is bytes, and `document` those of a run that is imported; `depth` is levels of JSON within JSON. `labels` is
+    how many labels a run may be given, `items` how many runs one request may ask for; `label` and `name` are
+    characters: of a label's key or value, and of the name of a job, or a key. `streams` is how many streams of events
+    there may be at once in this process; one more is refused with 503. `process_seconds` and `process_runs` are how
+    long, and for how many runs, one call of `/process` works: it is also what a call gets that asks for nothing.
     """
 
     body: int = 1_048_576
+    document: int = 16_777_216
     depth: int = 100
     labels: int = 50
     label: int = 256
@@ -45,7 +49,7 @@ class Limits:
 
 async def body_of(request: HttpRequest, path: str, limits: Limits) -> Any:
     """The JSON of the body, `None` when there is none. Raises `BadRequest` and `TooLarge`."""
-    data = await bytes_of(request, limits)
+    data = await bytes_of(request, limits, limits.document if path == _IMPORT else limits.body)
     if not data:
         return None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -55,17 +59,18 @@ async def body_of(request: HttpRequest, path: str, limits: Limits) -> Any:
     return parsed(data, path, limits)
 
 
-async def bytes_of(request: HttpRequest, limits: Limits) -> bytes:
-    """The body as it was sent. Raises `TooLarge`."""
+async def bytes_of(request: HttpRequest, limits: Limits, most: int | None = None) -> bytes:
+    """The body as it was sent, of `most` bytes. Raises `TooLarge`."""
+    most = limits.body if most is None else most
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limits.body:
-        raise TooLarge(f"the body must be at most {limits.body} bytes")
+    if length.isdigit() and int(length) > most:
+        raise TooLarge(f"the body must be at most {most} bytes")
     parts = []
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > limits.body:
-            raise TooLarge(f"the body must be at most {limits.body} bytes")
+        if size > most:
+            raise TooLarge(f"the body must be at most {most} bytes")
         parts.append(part)
     return b"".join(parts)
 
@@ -74,6 +79,8 @@ def parsed(data: bytes, path: str, limits: Limits) -> Any:
     """The JSON that these bytes are. Raises `BadRequest`."""
     try:
         found = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        if path == _IMPORT:
+            return _document(found, limits)
     except RecursionError:
         raise BadRequest(f"the body must be at most {limits.depth} levels deep") from None
     except ValueError as error:
@@ -81,6 +88,16 @@ def parsed(data: bytes, path: str, limits: Limits) -> Any:
     check_depth(found, limits.depth)
     if path in _WITH_NAMES:
         _check_names(found, path, limits)
+    return found
+
+
+def _document(found: Any, limits: Limits) -> Any:
+    """The document of a run that is imported: the body, or a text in it. Whoever reads it checks what it says."""
+    if isinstance(found, dict) and set(found) == {"document"} and isinstance(found["document"], str):
+        found = json.loads(found["document"], parse_constant=_refuse)
+    check_depth(found, limits.depth + _DOCUMENT_DEPTH)
+    if isinstance(found, dict):
+        _check_names(found.get("run"), _IMPORT, limits)
     return found
 
 

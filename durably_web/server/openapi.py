@@ -113,7 +113,7 @@ def _parameter(name: str, path: str, several: tuple[str, ...]) -> Schema:
     schema = _PARAMETERS.get(name, _TEXT)
     if name in several:
         schema = {"type": "array", "items": schema, "minItems": 1}
-    needed = name in ("runId", "name") and path not in ("/events", "/pause", "/resume")
+    needed = name in ("runId", "name", "handoverId") and path not in ("/events", "/pause", "/resume")
     return {"name": name, "in": "query", "required": needed, "schema": schema}
 
 
@@ -158,6 +158,7 @@ _PARAMETERS: dict[str, Schema] = {
     "offset": _WHOLE,
     "after": _TEXT,
     "createdBefore": _INSTANT,
+    "handoverId": _ID,
 }
 _DONE = _object("success", success={"const": True}, runId=_ID)
 _COUNT = _object("count", count=_WHOLE)
@@ -186,6 +187,12 @@ _SUMMARIES = {
     ("GET", "/schedules"): "All schedules",
     ("POST", "/schedule/trigger"): "Ask for a run of a schedule now",
     ("DELETE", "/schedule"): "Remove a schedule; its runs stay",
+    ("GET", "/export"): "All that is stored of a run",
+    ("POST", "/handover/offer"): "Hold a run back, and give the document by which another engine takes it",
+    ("POST", "/handover/confirm"): "Say that an offered run was taken",
+    ("POST", "/handover/withdraw"): "Let an offered run go on here, which nobody has taken or will take",
+    ("POST", "/handover/decline"): "Never take a run by this handover",
+    ("POST", "/runs/import"): "Let a run go on here that was offered elsewhere",
 }
 
 _PROBES = {
@@ -213,6 +220,14 @@ _ANSWERS: dict[tuple[str, str], Schema] = {
     ("POST", "/schedule/trigger"): _ref("Triggered"),
     ("DELETE", "/schedule"): _DONE,
     ("POST", "/purge"): _COUNT,
+    ("GET", "/export"): {"type": "object"},
+    ("POST", "/handover/offer"): _object(
+        "*", runId=_ID, handoverId=_ID, state={"enum": ["offered", "given"]}, document=_TEXT_OR_NULL
+    ),
+    ("POST", "/handover/confirm"): _DONE,
+    ("POST", "/handover/withdraw"): _DONE,
+    ("POST", "/handover/decline"): _object("*", declined={"type": "boolean"}),
+    ("POST", "/runs/import"): _DONE,
     **{("POST", f"/{verb}"): _DONE for verb in "signal cancel retry retrigger fork pause resume".split()},
     ("DELETE", "/run"): _DONE,
     **{("POST", f"/runs/{verb}"): _COUNT for verb in "cancel retry pause resume delete".split()},
@@ -223,6 +238,16 @@ _BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/trigger-many"): _ref("TriggerMany"),
     ("POST", "/signal"): _ANY,
     ("PUT", "/schedule"): _ref("Scheduling"),
+    ("POST", "/handover/offer"): _object(
+        "target", target=_TEXT | {"minLength": 1}, timeoutMs=_MILLISECONDS, handoverId=_ID
+    )
+    | {"additionalProperties": False},
+    ("POST", "/runs/import"): {
+        "anyOf": [
+            _object("document", document=_TEXT) | {"additionalProperties": False},
+            {"type": "object", "required": ["format", "version", "values", "run", "journal", "handover"]},
+        ]
+    },
     ("POST", "/purge"): {
         "oneOf": [
             _object("olderThan", olderThan=_INSTANT, limit=_WHOLE) | {"additionalProperties": False},

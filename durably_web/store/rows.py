@@ -244,6 +244,9 @@ def entry_event(
                 until=None if until is None else instant(until),
                 waits_for=awaited(detail),
             )
+        case "run:handover":
+            # What the run was like before is nobody's concern but the engines'.
+            return event._replace(data={name: detail[name] for name in ("state", "handover", "target")})
         case "run:code-changed" | "run:restart" | "run:patched" | "step:unasked":
             return event._replace(data=detail)
         case "log:write":

@@ -15,9 +15,10 @@ import pytest
 from durably_web import Durably, Step, job
 from durably_web.backends import checkpoints
 from durably_web.cli import findings, looking
-from durably_web.cli.findings import Finding, examine
+from durably_web.cli.findings import examine
 from durably_web.cli.looking import look
 from durably_web.cli.mistakes import Mistake
+from durably_web.cli.patient import Finding
 from durably_web.cli.sql import sql
 from durably_web.store import migrations
 from tests.cli.conftest import CommandLine

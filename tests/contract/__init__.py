@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from durably_web.store.batch import Executor
 
-Capability = Literal["workers", "wakes", "threads", "busy", "processes"]
+Capability = Literal["workers", "wakes", "threads", "busy", "processes", "another"]
 """What a backend may have.
 
 workers   several live workers at once, which can tell that another one is alive
@@ -32,6 +32,7 @@ wakes     a write of one connection wakes those who wait on another, without pol
 threads   sync steps run in threads
 busy      `hold()` works: the database can be held by somebody else
 processes offloaded functions run in processes
+another   `another()` gives a backend with a second database, beside this one
 """
 
 SUITES = (
@@ -54,6 +55,9 @@ SUITES = (
     "parallel",
     "replay_order",
     "exported",
+    "handover",
+    "handover_documents",
+    "handover_faults",
     "changed_code",
     "flow",
     "schedules",
@@ -71,7 +75,7 @@ SUITES = (
 )
 """The modules with cases, in the order in which they build on each other."""
 
-BARE = ("executor", "faults", "wait_faults", "full_storage", "offload")
+BARE = ("executor", "faults", "wait_faults", "handover_faults", "full_storage", "offload")
 """Those of them that are not bound behind a wrapper: it would undo what they do to batches, or is nothing to them."""
 
 SECONDS_PER_CASE = 60

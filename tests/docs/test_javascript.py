@@ -46,7 +46,7 @@ def asked_of_the_client(script: str) -> set[str]:
 def members() -> set[str]:
     return {
         name
-        for file in ("client.js", "asking.js", "scheduling.js")
+        for file in ("client.js", "asking.js", "handing.js", "scheduling.js")
         for name in _MEMBER.findall((WEB / file).read_text("utf-8"))
     }
 

@@ -29,6 +29,7 @@ for (let type = Durably.prototype; type !== Object.prototype; type = Object.getP
 console.log(JSON.stringify(methods));
 """
 TYPES = "console.log(JSON.stringify((await import(process.argv[1])).EVENT_TYPES));"
+DECLARATIONS = ("client.d.ts", "asking.d.ts", "handing.d.ts", "scheduling.d.ts")
 # Of the client's own use.
 INTERNAL = {"constructor", "started"}
 
@@ -69,14 +70,14 @@ def fields(declarations: Path, name: str) -> set[str]:
 
 def test_every_method_is_declared(declarations: Path, in_node: Callable[[str, str], Any]) -> None:
     methods = set(in_node(METHODS, "client.js")) - INTERNAL
-    text = "".join((declarations / name).read_text() for name in ("client.d.ts", "asking.d.ts", "scheduling.d.ts"))
+    text = "".join((declarations / name).read_text() for name in DECLARATIONS)
     declared = set(re.findall(r"^ {4}(?:get )?(\w+)(?:<.*>)?\(", text, re.MULTILINE))
     assert declared - {"constructor"} == methods
     assert {"trigger", "waitForRun", "on", "jobs", "status", "close"} <= methods
 
 
 def test_every_declared_method_is_described(declarations: Path) -> None:
-    for name in ("client.d.ts", "asking.d.ts", "scheduling.d.ts"):
+    for name in DECLARATIONS:
         lines = (declarations / name).read_text().splitlines()
         bare = [
             line

@@ -67,6 +67,12 @@ test("every request hands on how long to wait", async () => {
     ["POST /retrigger", () => durably.retrigger("r", options)],
     ["POST /fork", () => durably.fork("r", { fromStep: "b", ...options })],
     ["DELETE /run", () => durably.deleteRun("r", options)],
+    ["GET /export", () => durably.exportRun("r", options)],
+    ["POST /handover/offer", () => durably.offerRun("r", { name: "there", ...options })],
+    ["POST /handover/confirm", () => durably.confirmHandover("r", "h", options)],
+    ["POST /handover/withdraw", () => durably.withdrawHandover("r", "h", options)],
+    ["POST /handover/decline", () => durably.declineHandover("r", "h", options)],
+    ["POST /runs/import", () => durably.importRun("{}", options)],
     ["POST /pause", () => durably.pause("r", options)],
     ["POST /resume", () => durably.resume("r", options)],
     ["POST /pause", () => durably.pauseJob("a", options)],
@@ -225,7 +231,7 @@ test("to trigger and wait gives the output, or how it ended, within one time", a
 
 test("only what somebody listens to, waits for or follows is heard", async () => {
   const { durably, listened, asked } = world();
-  const ends = ["run:complete", "run:fail", "run:cancel", "run:delete"];
+  const ends = ["run:complete", "run:fail", "run:cancel", "run:delete", "run:handover"];
   const heard = () => listened.splice(0);
   const stops = [durably.on("log:write", () => {}), durably.on("log:write", () => {}), durably.on("*", () => {})];
   assert.deepEqual(heard(), [["log:write"], ["log:write", "*"]]);

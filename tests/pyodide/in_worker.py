@@ -7,7 +7,7 @@ import json
 import traceback
 from collections.abc import Awaitable, Callable
 
-from durably_bridge import run_batch
+from durably_bridge import run_batch, run_other_batch
 
 from durably_web.backends.libsql import LibsqlExecutor
 from durably_web.backends.opfs import OpfsExecutor
@@ -24,13 +24,17 @@ HABITS: dict[str, Callable[[Executor], Executor]] = {"plain": lambda executor: e
 class Opfs:
     """The database that the worker opened for this case; every executor reaches it."""
 
-    has: frozenset[Capability] = frozenset()
+    has: frozenset[Capability] = frozenset({"another"})
 
-    def __init__(self, habit: str) -> None:
-        self._wrap = HABITS[habit]
+    def __init__(self, habit: str, run: Callable[[str], str] = run_batch) -> None:
+        self._habit = habit
+        self._run = run
+
+    def another(self) -> Opfs:
+        return Opfs(self._habit, run_other_batch)
 
     def connect(self) -> Executor:
-        return self._wrap(OpfsExecutor(run_batch))
+        return HABITS[self._habit](OpfsExecutor(self._run))
 
     async def hold(self) -> Callable[[], Awaitable[None]]:
         raise NotImplementedError

@@ -11,6 +11,7 @@ const runtime = new URL("durably-web/", import.meta.url).href;
 const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: null, snapshot: true, requirements: [], durability: "full" };
 
 let connection;
+let other;
 let cases = 0;
 
 async function boot() {
@@ -20,6 +21,7 @@ async function boot() {
   const wheels = new Wheels(pyodide, downloads.manifest, runtime);
   pyodide.registerJsModule("durably_bridge", {
     run_batch: (text) => connection.runBatch(text),
+    run_other_batch: (text) => other.runBatch(text),
     wheel: (name) => wheels.load(name),
     ...{ post() {}, running() {}, broken() {} },
   });
@@ -38,10 +40,14 @@ addEventListener("message", async ({ data: [suite, name, habit] }) => {
       return;
     }
     connection = await openDatabase(sqlite3, await placeOf("/", `case-${++cases}`), options.durability);
+    // Of two databases.
+    if (suite.startsWith("handover")) other = await openDatabase(sqlite3, await placeOf("/", `case-${cases}-2`), options.durability);
     try {
       postMessage(await run(suite, name, habit));
     } finally {
       connection.close();
+      other?.close();
+      other = undefined;
     }
   } catch (error) {
     postMessage(String(error?.stack ?? error));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Protocol, cast
 
 from durably_web.backends.sqlite import SqliteExecutor
 from durably_web.store.batch import Executor
@@ -12,13 +13,27 @@ from tests.contract import Backend, Capability
 from tests.support.executors import Wrapper
 
 
+class Paired(Protocol):
+    """A backend that has `another`."""
+
+    def another(self) -> Backend: ...
+
+
+def another(backend: Backend) -> Backend:
+    """A second database, empty and beside the one of this backend."""
+    return cast(Paired, backend).another()
+
+
 class SqliteFile:
     """A database file, and as many connections to it as asked for."""
 
-    has: frozenset[Capability] = frozenset({"workers", "wakes", "threads", "busy", "processes"})
+    has: frozenset[Capability] = frozenset({"workers", "wakes", "threads", "busy", "processes", "another"})
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "case.db"
+    def __init__(self, folder: Path, name: str = "case") -> None:
+        self.path = folder / f"{name}.db"
+
+    def another(self) -> SqliteFile:
+        return SqliteFile(self.path.parent, f"{self.path.stem}-2")
 
     def connect(self) -> Executor:
         # Nothing here survives a power cut anyway, and a flush costs milliseconds.
@@ -86,6 +101,9 @@ class Through:
         self.hold = backend.hold
         self._backend = backend
         self._wrapper = wrapper
+
+    def another(self) -> Through:
+        return Through(another(self._backend), self._wrapper)
 
     def connect(self) -> Executor:
         return self._wrapper(self._backend.connect())

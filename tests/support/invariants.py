@@ -15,7 +15,7 @@ from durably_web.store.batch import Batch, Executor, Row, Statement
 _RUNS = """
 SELECT id, status, output, error, labels, progress, attempt, generation, started_at, completed_at,
        concurrency_key, wake_at, blocked, holds_key, forked_from, undoing, restarted,
-       lease_owner, lease_token, lease_expires_at
+       lease_owner, lease_token, lease_expires_at, awaits
 FROM durably_runs ORDER BY id
 """
 _ENTRIES = "SELECT run_id, number, seq, generation, type, step_name, data FROM durably_journal ORDER BY run_id, number"
@@ -89,7 +89,7 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str], undos: dict
     (id_, status, output, error, own_labels, progress, attempt, generation, started, completed, *more) = cast(
         "tuple[Any, ...]", row
     )
-    key, wake_at, blocked, holds_key, forked_from, undoing, restarted, *lease = more
+    key, wake_at, blocked, holds_key, forked_from, undoing, restarted, *lease, awaits = more
     story = f"run {id_}: {[(number, type_, step) for _, number, _, _, type_, step, _ in journal]}"
     numbers = [entry[1] for entry in journal]
     assert numbers == list(range(1, len(journal) + 1)), f"numbers are not dense in {story}"
@@ -114,6 +114,10 @@ def _check_run(row: Row, journal: list[Row], labels: dict[str, str], undos: dict
     assert (completed is not None) == (status in _TERMINAL), f"ended at {completed}: {story}"
     assert (started is not None) == model.begun, f"started at {started} with {leases} leases: {story}"
     # A delay, or a wait; a run that is due, is executed or has ended waits for no moment.
+    open_handover = [f"handover:{model.handover}"] if model.handover is not None else []
+    if open_handover or "handover:" in (awaits or ""):
+        assert json.loads(awaits) == open_handover and wake_at is None, f"{awaits=}, {open_handover}: {story}"
+        assert status == "waiting", f"offered while {status}: {story}"
     assert wake_at is None or status == "waiting" or (status == "pending" and leases == 0), f"{wake_at=}: {story}"
     assert not holds_key or (key is not None and leases > 0 and status not in _TERMINAL), f"{holds_key=}: {story}"
     assert not blocked or (key is not None and not holds_key), f"{blocked=}: {story}"
@@ -152,6 +156,10 @@ class _Model:
         self._patches: dict[str, bool] = {}
         self._unasked: set[tuple[str | None, str]] = set()
         self.restarted = 0
+        # The id of the one that is open.
+        self.handover: str | None = None
+        self._last_handover: Any = None
+        self._undoing_given: str | None = None
 
     def add(self, number: int, _: int, generation: int, type_: str, step_name: str, data: str | None) -> None:
         where = f"entry {number} ({type_}) in {self._story}"
@@ -161,6 +169,13 @@ class _Model:
             self.begun = True
         assert generation == self.leases, f"generation {generation} under lease {self.leases}: {where}"
         self._copied = self._copied and type_ in ("run:trigger", "step:complete", "run:patched")
+        if type_ == "run:handover":
+            self._hand_over(detail, where)
+            return
+        assert self.handover is None, f"while it is offered: {where}"
+        if self._last_handover == "given":
+            # It came back: what follows was taken elsewhere.
+            self.status, self.undoing, self._last_handover = "waiting", self._undoing_given, None
         if type_ in _LEASED_ONLY and not self._copied:
             assert self.status == "leased", f"without a lease: {where}"
         if type_.startswith("step:"):
@@ -187,6 +202,20 @@ class _Model:
             if self.status in _TERMINAL:
                 assert self.undoing in (None, self.status), f"undone to be {self.undoing}: {where}"
                 self.undoing = None
+
+    def _hand_over(self, detail: Any, where: str) -> None:
+        state, handover = detail["state"], detail["handover"]
+        if state == "offered":
+            if self._last_handover == "given":
+                self.status, self.undoing = "waiting", self._undoing_given
+            assert self.handover is None and self.status in ("pending", "leased", "waiting"), f"{self.status}: {where}"
+            self.handover, self.status = handover, "waiting"
+        else:
+            assert self.handover == handover, f"{self.handover} is open: {where}"
+            self.handover, self.status = None, "cancelled" if state == "given" else "waiting"
+            if state == "given":
+                self.undoing, self._undoing_given = None, self.undoing
+        self._last_handover = state
 
     def _add_step(self, number: int, type_: str, name: str, detail: Any, where: str) -> None:
         if type_ == "step:unasked":

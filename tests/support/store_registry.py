@@ -10,6 +10,7 @@ from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, Filter, JobLimits, Refusal, undoing
 from durably_web.store.operations.scheduling import Timing
+from durably_web.store.operations.taking import TakenRun
 from tests.support.store_scene import (
     DEFINITION,
     DONE,
@@ -25,13 +26,16 @@ from tests.support.store_scene import (
     WAIT,
     WAITING,
     claim,
+    coming_back,
     debounced,
     due,
+    handed_over,
     keeping,
     make_child,
     recoded,
     restarting,
     stored,
+    taken_entry,
     taking,
     trigger,
     undo_begun,
@@ -69,6 +73,10 @@ ALL_FILTERS = Filter(
 
 def _trigger(run_id: str = "new", *args: Any, **options: Any) -> Callable[[], Operation[Any]]:
     return lambda: operations.trigger(trigger(run_id, *args, **{"now": NOW, **options}))
+
+
+def _import(run: TakenRun) -> Callable[[], Operation[Any]]:
+    return lambda: operations.import_run(run, 1, NOW)
 
 
 REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
@@ -327,6 +335,60 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     "outlook": [
         lambda: operations.outlook(["job", "other"], NOW),
         lambda: operations.outlook([], NOW + 10**9),
+    ],
+    "offer_run": [
+        *[
+            lambda run_id=run_id: operations.offer_run(run_id, "h", "there", NOW)
+            for run_id in (
+                "pending leased asleep listening holder first second delayed paused parent child crashed retrying "
+                "undoing completed offered given taken none"
+            ).split()
+        ],
+        lambda: operations.offer_run("next 1", "h", "there", NOW),
+        lambda: operations.offer_run("leased", "h", "there", NOW + 100_000),
+        lambda: operations.offer_run("pending", "h offered", "there", NOW),
+    ],
+    "settle_handover": [
+        *[
+            lambda run_id=run_id, given=given: operations.settle_handover(run_id, f"h {run_id}", given, NOW)
+            for run_id in ("offered", "given", "taken", "pending", "none")
+            for given in (True, False)
+        ],
+        lambda: operations.settle_handover("offered", "h", True, NOW),
+        lambda: operations.settle_handover("offered", "h given", False, NOW),
+    ],
+    "import_run": [
+        _import(run)
+        for run in (
+            handed_over(),
+            handed_over(status="waiting", awaits='["signal:go"]', concurrency_key="none", paused=True, undos=[]),
+            handed_over(
+                "new", "h", taken_entry(4, 1, "run:progress", '{"current":1}'), progress='{"current":1}', signals=[]
+            ),
+            handed_over(concurrency_key="k", idempotency_key="fresh"),
+            handed_over(idempotency_key="used"),
+            handed_over(schedule="busy", scheduled_at=TICK),
+            handed_over(
+                "new", "h", taken_entry(4, 1, "run:undo", '{"undoing":"failed","error":"e"}'), undoing="failed"
+            ),
+            handed_over("declined", "h declined"),
+            handed_over("completed"),
+            handed_over("pending"),
+            handed_over("given"),
+            handed_over("taken", "h taken", job_name="held"),
+            handed_over("taken", "another", job_name="held"),
+            coming_back("given", "h given", concurrency_key="key of given"),
+            coming_back("given", "another"),
+            coming_back("given", "h given", job_name="other"),
+            coming_back("offered", "h offered"),
+            coming_back("new", "h given"),
+        )
+    ],
+    "decline_handover": [
+        lambda: operations.decline_handover("new", "h"),
+        lambda: operations.decline_handover("declined", "h declined"),
+        lambda: operations.decline_handover("taken", "h taken"),
+        lambda: operations.decline_handover("taken", "another"),
     ],
     "get_run": [lambda: operations.get_run("failed", CODEC), lambda: operations.get_run("none", CODEC)],
     "get_runs": [

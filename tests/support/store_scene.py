@@ -10,6 +10,7 @@ from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
 from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
 from durably_web.store.operations.firing import Next
 from durably_web.store.operations.scheduling import Definition, Stored, Timing
+from durably_web.store.operations.taking import TakenEntry, TakenRun, TakenSignal
 
 NOW = 1_700_000_000_000
 
@@ -130,6 +131,65 @@ def recoded(number: int, generation: int = 1) -> Entry:
     return Entry(number, "run:code-changed", None, data, None, NOW, effects)
 
 
+def handed_over(run_id: str = "new", handover: str = "h", *entries: TakenEntry, **changes: Any) -> TakenRun:
+    """A run that comes from elsewhere; it has one result, and what `entries` say between that and its offer."""
+    offered = f'{{"state":"offered","handover":"{handover}","target":"here"}}'
+    journal = [
+        taken_entry(1, 0, "run:trigger"),
+        taken_entry(2, 1, "run:leased", '{"workerId":"w","attempt":1}'),
+        taken_entry(3, 1, "step:complete", "1", "one"),
+        *entries,
+        taken_entry(4 + len(entries), 1, "run:handover", offered),
+    ]
+    given: dict[str, Any] = {
+        "run_id": run_id,
+        "handover_id": handover,
+        "target": "here",
+        "job_name": "job",
+        "status": "pending",
+        "input": '{"n":1}',
+        "labels": {"a": "b"},
+        "progress": None,
+        "idempotency_key": None,
+        "concurrency_key": None,
+        "priority": 0,
+        "run_at": 0,
+        "created_at": NOW - 200,
+        "started_at": NOW - 190,
+        "wake_at": None,
+        "awaits": None,
+        "generation": 1,
+        "crashes": 0,
+        "paused": False,
+        "forked_from": None,
+        "code": "c0",
+        "restarted": 0,
+        "undoing": None,
+        "schedule": None,
+        "scheduled_at": None,
+        "journal": journal,
+        "signals": [TakenSignal(1, "go", "1", NOW - 150, "s", None)],
+        "undos": [(3, "one")],
+        "given": [],
+    }
+    return TakenRun(**(given | changes))
+
+
+def taken_entry(number: int, generation: int, type_: str, data: str | None = None, step: Any = None) -> TakenEntry:
+    kind = None if step is None else "run"
+    return TakenEntry(number, generation, type_, step, data, NOW - 180, NOW - 170, None, kind)
+
+
+def coming_back(run_id: str, gone: str, handover: str = "back", **changes: Any) -> TakenRun:
+    """A run that was offered and given away as its entries 4 and 5, and is offered where it went."""
+    data = f'{{"state":"%s","handover":"{gone}","target":"there"}}'
+    entries = [
+        taken_entry(4, 1, "run:handover", data % "offered"),
+        taken_entry(5, 1, "run:handover", data % "taken"),
+    ]
+    return handed_over(run_id, handover, *entries, given=[(5, gone)], **changes)
+
+
 def _begun(asked: Trigger, limits: JobLimits | None = None, owner: str = "w1") -> list[Operation[Any]]:
     """It is triggered, and claimed; nothing else of its job may be claimed at this moment."""
     return [operations.trigger(asked), _claimed(asked.run_id, limits or JobLimits(asked.job_name), owner)]
@@ -201,6 +261,16 @@ def _operations() -> Iterable[Operation[Any]]:
     yield operations.finish_run(
         "not undone", 1, "failed", None, error, [failed, FAILURE._replace(number=6)], None, NOW - 40
     )
+    # Offered to another database; given to it; one that was taken here, and one that is not to be.
+    for run_id in ("offered", "given"):
+        yield from _begun(trigger(run_id, key=f"key of {run_id}", labels=ab))
+        yield operations.write_entries(run_id, 1, [keeping(run_id)], None)
+        yield operations.release_run(run_id, 1)
+        yield operations.offer_run(run_id, f"h {run_id}", "there", NOW - 60)
+    yield operations.settle_handover("given", "h given", True, NOW - 50)
+    yield operations.trigger(trigger("behind offered", "held", "key of offered"))
+    yield operations.import_run(handed_over("taken", "h taken", job_name="held"), 1, NOW - 40)
+    yield operations.decline_handover("declined", "h declined")
     # A worker died under it once it had stored a step.
     yield from _begun(trigger("crashed", key="c"), owner="w9")
     yield operations.write_entries("crashed", 1, [DONE], None)

@@ -8,7 +8,9 @@ from durably_web.store import operations
 from durably_web.store.batch import Operation
 from durably_web.store.operations import Entry, JobLimits, undoing
 from durably_web.store.operations.firing import ByHand, Fired
+from durably_web.store.operations.handing import Offered, Settled
 from durably_web.store.operations.scheduling import Changed
+from durably_web.store.operations.taking import Taken
 from tests.support.store_registry import CHILD, COMPLETED, KEYED_CHILD, OTHER_TIME, REFUSAL, TICKS, TOOK
 from tests.support.store_scene import (
     DEFINITION,
@@ -22,8 +24,10 @@ from tests.support.store_scene import (
     WAIT,
     WAITING,
     claim,
+    coming_back,
     debounced,
     due,
+    handed_over,
     keeping,
     make_child,
     recoded,
@@ -37,6 +41,18 @@ from tests.support.store_scene import (
 
 # All that a worker holds in the scene.
 LEASED_BY_W1 = ("leased", "holder", "child", "few 1", "rated 1", "each rated 1")
+
+
+def _asked_of(run_id: str) -> list[Operation[Any]]:
+    """What is asked of a run that is not this database's, or perhaps not, and does nothing."""
+    return [
+        operations.cancel([run_id], "q", NOW),
+        operations.retry([run_id], "q", NOW),
+        operations.signal(run_id, "go", "1", "q", NOW),
+        operations.pause([run_id], "q", NOW),
+        operations.resume([run_id], "q", NOW),
+    ]
+
 
 # What is sent, and the runs and paused jobs of which it changes anything.
 TOUCHED: list[tuple[Operation[Any], set[str]]] = [
@@ -108,6 +124,37 @@ TOUCHED: list[tuple[Operation[Any], set[str]]] = [
     (operations.pause_schedule("due", "q", NOW), {"due", "schedule:due", "schedule:due/done"}),
     (operations.remove_schedule("busy", "q", NOW), {"busy", "schedule:busy", "schedule:busy/done"}),
     (operations.put_schedule("due", OTHER_TIME, 5, stored("due", updated_at=1), "q", NOW), set()),
+    (operations.offer_run("crashed", "h", "there", NOW), {"crashed"}),
+    (operations.offer_run("first", "h", "there", NOW), {"first", "second"}),
+    (operations.offer_run("leased", "h", "there", NOW + 100_000), {"leased"}),
+    *[
+        (operations.offer_run(run_id, "h", "there", NOW), set[str]())
+        for run_id in ("leased", "parent", "child", "grandchild", "completed", "offered", "given")
+    ],
+    (operations.settle_handover("offered", "h offered", True, NOW), {"offered"}),
+    (operations.settle_handover("offered", "h offered", False, NOW), {"offered"}),
+    (operations.settle_handover("offered", "another", True, NOW), set()),
+    (operations.settle_handover("given", "h given", False, NOW), set()),
+    *[(sent, set[str]()) for run_id in ("offered", "given") for sent in _asked_of(run_id)],
+    (operations.import_run(handed_over(), 1, NOW), {"new"}),
+    (operations.import_run(coming_back("given", "h given"), 1, NOW), {"given"}),
+    *[
+        (operations.import_run(run, 1, NOW), set[str]())
+        for run in (
+            handed_over("declined", "h declined"),
+            handed_over("completed"),
+            handed_over("given"),
+            handed_over("taken", "h taken", job_name="held"),
+            handed_over(idempotency_key="used"),
+            handed_over(schedule="busy", scheduled_at=TICK),
+            coming_back("given", "another"),
+            coming_back("given", "h given", job_name="other"),
+            coming_back("given", "h given", generation=0),
+            coming_back("offered", "h offered"),
+        )
+    ],
+    (operations.decline_handover("new", "h"), {"new"}),
+    (operations.decline_handover("taken", "h taken"), set()),
     (operations.correct_schedule(due("due"), NOW + 5), {"due"}),
 ]
 
@@ -183,6 +230,12 @@ def lasting(outcome: Any) -> Any:
             return outcome.made
         case operations.Switched():
             return outcome.runs
+        case Offered():
+            return True
+        case Settled():
+            return outcome.ended
+        case Taken():
+            return outcome.seq is not None
         case Changed():
             return outcome.done
         case ByHand():
@@ -331,6 +384,34 @@ LATE: list[tuple[Operation[Any], list[Operation[Any] | str]]] = [
     (
         operations.write_entries("leased", 1, [keeping("leased")], None),
         [operations.write_entries("leased", 1, [undo_begun("leased"), undone("leased")], None)],
+    ),
+    # It is withdrawn, or given and comes back, and goes on here.
+    (
+        operations.offer_run("crashed", "h", "there", NOW),
+        [operations.settle_handover("crashed", "h", False, NOW), "crashed"],
+    ),
+    (operations.offer_run("first", "h", "there", NOW), [operations.settle_handover("first", "h", False, NOW)]),
+    (
+        operations.settle_handover("offered", "h offered", True, NOW),
+        [
+            operations.import_run(coming_back("offered", "h offered", concurrency_key="key of offered"), 1, NOW),
+            "offered",
+        ],
+    ),
+    (
+        operations.settle_handover("offered", "h offered", False, NOW),
+        [operations.offer_run("offered", "h", "there", NOW), operations.settle_handover("offered", "h", True, NOW)],
+    ),
+    # What was taken goes on here, is given away, is deleted.
+    (operations.import_run(handed_over(), 1, NOW), ["new"]),
+    (operations.import_run(handed_over(undos=[]), 1, NOW), [operations.cancel(["new"], "q9", NOW)]),
+    (
+        operations.import_run(handed_over(), 1, NOW),
+        [operations.offer_run("new", "h2", "there", NOW), operations.settle_handover("new", "h2", True, NOW)],
+    ),
+    (
+        operations.import_run(coming_back("given", "h given"), 1, NOW),
+        [operations.offer_run("given", "h2", "there", NOW), operations.settle_handover("given", "h2", True, NOW)],
     ),
     (operations.retry(["not undone"], "q", NOW), ["not undone", operations.cancel(["not undone"], "q9", NOW)]),
 ]

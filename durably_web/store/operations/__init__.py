@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         next_schedules,
         trigger_schedule,
     )
+    from durably_web.store.operations.handing import offer_run, settle_handover
     from durably_web.store.operations.looking_ahead import outlook
     from durably_web.store.operations.scheduling import (
         get_schedules,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         remove_schedule,
         resume_schedule,
     )
+    from durably_web.store.operations.taking import decline_handover, import_run
     from durably_web.store.operations.undoing import undos_of
 
 __all__ = [
@@ -108,6 +110,7 @@ __all__ = [
     "correct_schedule",
     "create_child",
     "create_schema_table",
+    "decline_handover",
     "delete_runs",
     "due_since",
     "find_answer",
@@ -124,9 +127,11 @@ __all__ = [
     "get_whole",
     "has_schema",
     "holders_among_ancestors",
+    "import_run",
     "last_seq",
     "next_schedules",
     "next_tick",
+    "offer_run",
     "open_signals",
     "other_owners",
     "outlook",
@@ -148,6 +153,7 @@ __all__ = [
     "retry",
     "schema_version",
     "set_code",
+    "settle_handover",
     "signal",
     "stats",
     "store_answer",
@@ -179,7 +185,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(counting, name)
     if name in __all__:
-        from durably_web.store.operations import firing, scheduling
+        from durably_web.store.operations import firing, handing, scheduling, taking
 
-        return getattr(firing if hasattr(firing, name) else scheduling, name)
+        modules = (firing, handing, scheduling, taking)
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,15 @@ READY: LiteralString = "status = 'pending' AND wake_at IS NULL AND paused = 0 AN
 # What a run has no more once it is not leased.
 NO_LEASE: LiteralString = "lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL"
 
+# Its handover to another database is not open: what is offered is nobody's to change, until it is settled.
+NOT_OFFERED: LiteralString = """coalesce(awaits, '') NOT LIKE '["handover:%'"""
+
+# It has not been given to another database.
+NOT_GIVEN: LiteralString = """
+coalesce((SELECT type FROM durably_journal WHERE run_id = durably_runs.id ORDER BY number DESC LIMIT 1), '')
+<> 'run:handover'
+"""
+
 # A waiting run is to be woken by that.
 AWAITS: LiteralString = "EXISTS (SELECT 1 FROM json_each(awaits) WHERE value = ?)"
 

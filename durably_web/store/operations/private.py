@@ -5,7 +5,7 @@ A statement that writes one of them and is not in this table is found by a test.
 
 from __future__ import annotations
 
-from durably_web.store.operations import executing, queueing, refusing, scheduling, triggering
+from durably_web.store.operations import executing, queueing, refusing, scheduling, taking, triggering
 
 USER_DATA: dict[str, tuple[int, ...]] = {
     triggering.INSERT_RUN: (2,),
@@ -22,6 +22,10 @@ USER_DATA: dict[str, tuple[int, ...]] = {
     executing.UPDATE_PROGRESS: (0,),
     executing.FINISH_RUN: (1, 2),
     queueing.INSERT_SIGNAL: (1,),
+    taking.INSERT_TAKEN_RUN: (3, 5),
+    taking.REVIVE_RUN: (1, 2),
+    taking.INSERT_TAKEN_ENTRY: (5,),
+    taking.INSERT_TAKEN_SIGNAL: (3,),
     scheduling.INSERT_SCHEDULE: (5,),
     scheduling.UPDATE_SCHEDULE: (4,),
 }

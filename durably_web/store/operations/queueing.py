@@ -7,7 +7,7 @@ from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
-from durably_web.store.operations.building import ACTIVE, AWAITS, nothing, operation, texts
+from durably_web.store.operations.building import ACTIVE, AWAITS, NOT_OFFERED, nothing, operation, texts
 from durably_web.store.operations.repeating import forget_old
 
 _ASKED: LiteralString = "(SELECT value FROM json_each(?))"
@@ -32,22 +32,28 @@ WHERE id IN (
 )
 """
 
-PAUSE_RUNS: LiteralString = f"UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE} AND {_NOT_YET}"
+PAUSE_RUNS: LiteralString = f"""
+UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE} AND {NOT_OFFERED} AND {_NOT_YET}
+"""
 
 # It may have lost its place behind others of its key: whether one of them holds the key, its claim will see.
 RESUME_RUNS: LiteralString = f"""
-UPDATE durably_runs SET paused = 0, blocked = 0 WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1 AND {_NOT_YET}
+UPDATE durably_runs SET paused = 0, blocked = 0
+WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1 AND {NOT_OFFERED} AND {_NOT_YET}
 """
 
 MARK_RUNS: LiteralString = f"""
 INSERT INTO durably_requests (request_id, subject)
-SELECT ?, id FROM durably_runs WHERE id IN {_ASKED} AND {ACTIVE}
+SELECT ?, id FROM durably_runs WHERE id IN {_ASKED} AND {ACTIVE} AND {NOT_OFFERED}
 ON CONFLICT DO NOTHING
 """
 
 SELECT_MARKED: LiteralString = "SELECT subject FROM durably_requests WHERE request_id = ?"
 
-SELECT_STATUSES: LiteralString = f"SELECT id, status FROM durably_runs WHERE id IN {_ASKED}"
+SELECT_STATUSES: LiteralString = f"""
+SELECT id, CASE WHEN {NOT_OFFERED} THEN status ELSE 'offered to another database' END
+FROM durably_runs WHERE id IN {_ASKED}
+"""
 
 _JOB_NOT_YET: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_requests WHERE request_id = ? AND subject = ?)"
 
@@ -62,7 +68,7 @@ INSERT_SIGNAL: LiteralString = f"""
 INSERT INTO durably_signals (run_id, number, name, payload, created_at, request_id)
 SELECT id, (SELECT coalesce(max(s.number), 0) + 1 FROM durably_signals s WHERE s.run_id = durably_runs.id), ?, ?, ?, ?
 FROM durably_runs
-WHERE id = ? AND {ACTIVE}
+WHERE id = ? AND {ACTIVE} AND {NOT_OFFERED}
   AND NOT EXISTS (SELECT 1 FROM durably_signals s WHERE s.run_id = durably_runs.id AND s.request_id = ?)
 """
 
@@ -73,8 +79,9 @@ WHERE id = ? AND status = 'waiting' AND {AWAITS}
   AND NOT EXISTS (SELECT 1 FROM durably_signals WHERE run_id = ? AND request_id = ?)
 """
 
-SELECT_SIGNAL_OUTCOME: LiteralString = """
-SELECT (SELECT status FROM durably_runs WHERE id = ?),
+SELECT_SIGNAL_OUTCOME: LiteralString = f"""
+SELECT (SELECT CASE WHEN {NOT_OFFERED} THEN status ELSE 'offered to another database' END
+        FROM durably_runs WHERE id = ?),
        (SELECT number FROM durably_signals WHERE run_id = ? AND request_id = ?)
 """
 

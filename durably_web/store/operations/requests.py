@@ -13,6 +13,8 @@ from durably_web.store.operations.building import (
     NEVER_USED,
     NEXT_NUMBER,
     NO_LEASE,
+    NOT_GIVEN,
+    NOT_OFFERED,
     TERMINAL,
     operation,
     texts,
@@ -46,6 +48,7 @@ WHERE n.concurrency_key = c.concurrency_key AND n.job_name = c.job_name AND n.bl
 # Of a run `c` that is cancelled: nothing of it can be undone, or is being undone; otherwise it ends when that is done.
 _ENDS_NOW: LiteralString = """
 c.undoing IS NULL AND NOT EXISTS (SELECT 1 FROM durably_undos u WHERE u.run_id = c.id)
+AND coalesce(c.awaits, '') NOT LIKE '["handover:%'
 """
 
 # These two are sent first, while the runs are not yet cancelled.
@@ -81,7 +84,7 @@ INSERT INTO durably_journal (run_id, number, generation, type, data, created_at,
 SELECT id, {NEXT_NUMBER}, generation,
        CASE WHEN {_HAS_UNDOS} THEN 'run:undo' ELSE 'run:cancel' END,
        CASE WHEN {_HAS_UNDOS} THEN '{{"undoing":"cancelled"}}' END, ?, ?
-FROM durably_runs WHERE id IN {_FAMILY} AND {ACTIVE} AND undoing IS NULL AND {_FIRST_SEND}
+FROM durably_runs WHERE id IN {_FAMILY} AND {ACTIVE} AND undoing IS NULL AND {NOT_OFFERED} AND {_FIRST_SEND}
 """
 
 _REQUESTED: LiteralString = "(SELECT run_id FROM durably_journal WHERE request_id = ?)"
@@ -102,7 +105,7 @@ WHERE id IN {_REQUESTED} AND {ACTIVE} AND {LAST_REQUEST} = ? AND undoing IS NULL
 INSERT_RETRY_ENTRIES: LiteralString = f"""
 INSERT INTO durably_journal (run_id, number, generation, type, created_at, request_id)
 SELECT id, {NEXT_NUMBER}, generation, 'run:retry', ?, ? FROM durably_runs
-WHERE id IN {_ASKED} AND status IN ('failed', 'cancelled') AND {_NOT_YET}
+WHERE id IN {_ASKED} AND status IN ('failed', 'cancelled') AND {NOT_GIVEN} AND {_NOT_YET}
 """
 
 # A time-out of the run, and the count of dead workers, begin anew.
@@ -145,7 +148,10 @@ WHERE run_id IN {_ASKED} AND type <> 'run:delete' AND NOT EXISTS (SELECT 1 FROM 
 
 SELECT_CHANGED: LiteralString = "SELECT run_id, seq, generation FROM durably_journal WHERE request_id = ? ORDER BY seq"
 SELECT_STATUSES: LiteralString = f"""
-SELECT id, CASE WHEN undoing IS NULL THEN status ELSE 'being undone' END FROM durably_runs WHERE id IN {_ASKED}
+SELECT id, CASE WHEN NOT {NOT_OFFERED} THEN 'offered to another database'
+                WHEN status = 'cancelled' AND NOT {NOT_GIVEN} THEN 'handed over'
+                WHEN undoing IS NULL THEN status ELSE 'being undone' END
+FROM durably_runs WHERE id IN {_ASKED}
 """
 
 INSERT_RUN_LIKE: LiteralString = f"""
@@ -197,10 +203,11 @@ SELECT_STATUS: LiteralString = "SELECT status FROM durably_runs WHERE id = ?"
 
 class Outcome(NamedTuple):
     """What a request came to, now or when it came first: the runs it changed, each with the seq of its entry and the
-    generation that was then; and the status of each that was asked for and exists, or that it is `being undone`."""
+    generation that was then; and the status of each that was asked for and exists, or that it is `being undone`, is
+    `offered to another database` or was `handed over`."""
 
     changed: dict[str, int]
-    statuses: dict[str, Status | Literal["being undone"]]
+    statuses: dict[str, Status | Literal["being undone", "offered to another database", "handed over"]]
     generations: dict[str, int]
 
 
