@@ -99,6 +99,15 @@ def postgres(folder: Path) -> Iterator[Database]:
 
 
 @contextlib.contextmanager
+def pgbouncer(folder: Path) -> Iterator[Database]:
+    with (
+        contextlib.closing(servers.postgres_server()) as server,
+        contextlib.closing(servers.pgbouncer(server)) as before,
+    ):
+        yield Postgres("pgbouncer", before.url(server.create_database()), server)
+
+
+@contextlib.contextmanager
 def libsql(folder: Path) -> Iterator[Database]:
     with contextlib.closing(servers.sqld_server(*SQLD)) as server:
         yield LikeSqlite("libsql", server.url, server)
@@ -107,9 +116,10 @@ def libsql(folder: Path) -> Iterator[Database]:
 BACKENDS: dict[str, Callable[[Path], AbstractContextManager[Database]]] = {
     "sqlite": sqlite,
     "postgres": postgres,
+    "pgbouncer": pgbouncer,
     "libsql": libsql,
 }
 """Each begins what it needs, and ends it."""
 
-DURABILITY: dict[str, Durability] = {"sqlite": "relaxed", "postgres": "full", "libsql": "relaxed"}
+DURABILITY: dict[str, Durability] = {"sqlite": "relaxed", "postgres": "full", "pgbouncer": "full", "libsql": "relaxed"}
 """With less, a PostgreSQL that is killed forgets what it has said. SQLite does not; a libSQL server decides itself."""
