@@ -234,9 +234,9 @@ class Torment:
                 await self._kill(self._reader)
                 self._reader = await self._begin_reader()
             case "stop worker":
-                # The next one, where this one is stopped already.
+                # The next one, where this one is stopped already, or has not begun: until then it would outlive us.
                 line = self._workers[fault.target :] + self._workers[: fault.target]
-                process = next((each for each in line if not each.stopped), line[0])
+                process = next((each for each in line if not each.stopped and each.hears()), line[0])
                 self._in_background(self._stop(process, fault.seconds))
             case "restart server" | "kill server":
                 self._in_background(self._take_away(fault))
@@ -257,7 +257,7 @@ class Torment:
         await process.kill()
 
     async def _stop(self, process: Process, seconds: float) -> None:
-        if process.stopped or process.process.returncode is not None:
+        if process.stopped or process.process.returncode is not None or not process.hears():
             return
         process.stopped = True
         self._log.write("stop", process.name)
@@ -305,10 +305,14 @@ class Process:
     async def end(self) -> int:
         """Its exit code. It is asked when it can hear."""
         async with asyncio.timeout(END_SECONDS):
-            while self.process.returncode is None and not self.has_written(f" hears {self.process.pid}\n"):
+            while self.process.returncode is None and not self.hears():
                 await pause()
             self.send(signal.SIGTERM)
             return await self.process.wait()
+
+    def hears(self) -> bool:
+        """It has come so far that it ends when it is told to, and when this process ends."""
+        return self.has_written(f" hears {self.process.pid}\n")
 
     def has_written(self, text: str) -> bool:
         return self.log.exists() and text in self.log.read_text()
