@@ -31,10 +31,12 @@ PLANS = {
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be stopped and continued here")
-@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("backend", PLANS)
 async def test_nothing_is_lost_and_nothing_is_done_twice(
     backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if backend == "postgres":
+        pytest.importorskip("durably_web.backends.postgres")
     plan = PLANS[backend]._replace(durability=DURABILITY[backend])
     try:
         beginning = BACKENDS[backend](tmp_path)
