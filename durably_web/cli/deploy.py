@@ -20,7 +20,8 @@ from durably_web.cli.mistakes import Mistake
 
 PAGES = "github-pages"
 NAMES = [*PLATFORMS, PAGES]
-_DATABASES: dict[str, Database] = {name: name for name in EXTRAS}
+# PostgreSQL is not offered before the engine opens it.
+_DATABASES: dict[str, Database] = {name: name for name in EXTRAS if name != "postgresql"}
 
 
 def _help() -> str:
@@ -45,7 +46,7 @@ def deploy(
         str, typer.Argument(metavar="TARGET", help="The engine, as MODULE:NAME; or a job file; or the site's folder.")
     ] = ".",
     database: Annotated[
-        str, typer.Option("--database", metavar="KIND", help="sqlite (a file on a volume), postgresql or libsql.")
+        str, typer.Option("--database", metavar="KIND", help="sqlite (a file on a volume) or libsql.")
     ] = "sqlite",
     auth: Annotated[
         str | None,
