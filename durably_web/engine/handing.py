@@ -101,17 +101,19 @@ class Handing(Control):
         check_text(target, "a target")
         handover_id = self._request_id(request_id)
         held = False
+        limit = None if timeout is None else asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    mark = self._store.changes.mark(RUNNABLE)
-                    offered = await self._offer(run_id, handover_id, target)
-                    if offered is not None:
-                        held = False
-                        return offered
-                    if not held:
-                        held = True
-                        await self._pause([run_id], part_of(handover_id, "hold"))
+            while True:
+                mark = self._store.changes.mark(RUNNABLE)
+                offered = await self._offer(run_id, handover_id, target)
+                if offered is not None:
+                    held = False
+                    return offered
+                if not held:
+                    held = True
+                    await self._pause([run_id], part_of(handover_id, "hold"))
+                # Only this is given up: what was offered must be told.
+                async with asyncio.timeout_at(limit):
                     await self._store.changes.wait(RUNNABLE, self._environment.polling_interval, mark)
         finally:
             if held:
