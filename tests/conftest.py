@@ -110,10 +110,10 @@ def crash_tabs() -> Callable[[BrowserContext], None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for everybody: make a database of your own in it, and do not stop it."""
-    from tests.support import servers
+    from tests.support import guarded, servers
 
     try:
-        server = servers.postgres_server()
+        server = servers.postgres_server(where=guarded.memory())
     except databases.ServerMissing as missing:
         pytest.skip(str(missing))
     with closing(server):
@@ -136,10 +136,10 @@ def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
 @pytest.fixture(scope="session")
 def sqld() -> Iterator[Sqld]:
     """A libSQL server for everybody: make a database of your own in it, and do not stop it."""
-    from tests.support import servers
+    from tests.support import guarded, servers
 
     try:
-        server = servers.sqld_server()
+        server = servers.sqld_server(where=guarded.memory())
     except databases.ServerMissing as missing:
         pytest.skip(str(missing))
     with closing(server):

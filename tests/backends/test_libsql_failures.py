@@ -252,11 +252,11 @@ async def test_a_close_ends_a_request_that_gets_no_answer() -> None:
     async with raw_server([b""]) as (url, seen):
         executor = LibsqlExecutor(url)
         opening = asyncio.ensure_future(executor.open())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await seen.get()
         await executor.close()
         with pytest.raises(StoreUnavailable, match="not open"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await opening
 
 

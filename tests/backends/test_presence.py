@@ -40,7 +40,7 @@ def _worker(database: str, worker_id: str, root: Path) -> Iterator[subprocess.Po
             yield process
         finally:
             process.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 @pytest.fixture

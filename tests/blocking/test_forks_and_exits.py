@@ -352,7 +352,7 @@ async def trip(step, input):
 
 async def main():
     async with Durably(":memory:", jobs=[trip]) as durably:
-        await durably.wait_for_run((await durably.trigger(trip)).id, timeout=20)
+        await durably.wait_for_run((await durably.trigger(trip)).id, timeout=60)
 
 asyncio.run(main())
 """

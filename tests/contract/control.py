@@ -59,7 +59,7 @@ async def a_pending_run_can_be_cancelled(backend: Backend) -> None:
         assert await durably.process_until_idle() == 0
         run = await _run(durably, handle.id)
         assert (run.status, run.attempt, run.step_count) == ("cancelled", 0, 0) and run.completed_at is not None
-        await raised(RunCancelled, handle.result(timeout=20))
+        await raised(RunCancelled, handle.result(timeout=60))
 
 
 async def what_cannot_be_done_says_why(backend: Backend) -> None:
@@ -275,7 +275,7 @@ async def a_retried_run_goes_on_from_its_first_step_without_a_result(backend: Ba
             run = await _run(durably, handle.id)
             assert (run.status, run.error, run.completed_at) == ("pending", None, None)
         await durably.process_one()
-        assert await handle.result(timeout=20) == "done"
+        assert await handle.result(timeout=60) == "done"
         assert counts == {"fine": 1, "risky": 3}
         steps = [(one.name, one.status, one.attempt) for one in await durably.get_steps(handle.id)]
         assert steps == [("fine", "completed", 1), ("risky", "completed", 3)]
@@ -330,7 +330,7 @@ async def retrigger_makes_a_new_run_of_the_same(backend: Backend) -> None:
         assert (run.status, run.input, run.labels, run.idempotency_key) == ("pending", {"a": 1}, {"org": "a"}, None)
         assert len(await durably.get_runs(labels={"org": "a"})) == 2
         await durably.process_one()
-        assert await second.result(timeout=20) == 1
+        assert await second.result(timeout=60) == 1
 
 
 async def a_deleted_run_is_gone(backend: Backend) -> None:
@@ -345,7 +345,7 @@ async def a_deleted_run_is_gone(backend: Backend) -> None:
         assert [run.id for run in await durably.get_runs(labels={"org": "a"})] == [other.id]
         for act in (durably.delete_run, durably.cancel, durably.retry, durably.retrigger):
             await raised(NotFound, act(handle.id))
-        await raised(NotFound, handle.result(timeout=20))
+        await raised(NotFound, handle.result(timeout=60))
         assert (await durably.trigger(quick, {}, idempotency_key="k")).disposition == "created"
 
 

@@ -280,7 +280,7 @@ async def names_are_counted_together(backend: Backend) -> None:
         handle = await durably.trigger(mixes)
         await durably.signal(handle.id, "a", "payload")
         await bounded(durably.process_one())
-        assert await handle.result(timeout=20) == "payload"
+        assert await handle.result(timeout=60) == "payload"
         assert [one.name for one in await durably.get_steps(handle.id)] == ["a", "a#2", "a#3", "a#4"]
 
 
@@ -304,7 +304,7 @@ async def a_name_must_be_one(backend: Backend) -> None:
         durably = await world.engine(sleeps)
         handle = await durably.trigger(sleeps)
         await durably.process_one()
-        assert await handle.result(timeout=20) == 8
+        assert await handle.result(timeout=60) == 8
 
 
 # -- beside others ---------------------------------------------------------------------------------------
@@ -629,7 +629,7 @@ async def a_moment_in_the_past_is_now(backend: Backend) -> None:
         for option in options:
             handle = await durably.trigger(quick, {"n": 1}, **option)
             assert await bounded(durably.process_one())
-            assert await handle.result(timeout=20) == 1
+            assert await handle.result(timeout=60) == 1
 
 
 async def process_one_leaves_a_delayed_run_alone(backend: Backend) -> None:

@@ -69,7 +69,7 @@ async def an_output_comes_back(backend: Backend) -> None:
         durably = await world.engine(add)
         handle = await durably.trigger(add, {"a": 20, "b": 22})
         assert await durably.process_one() is True
-        assert await handle.result(timeout=20) == 42
+        assert await handle.result(timeout=60) == 42
         assert await durably.process_one() is False
         run = await handle.run()
         assert run is not None and run.status == "completed" and run.attempt == 1 and run.step_count == 1
@@ -80,7 +80,7 @@ async def a_job_can_be_named_by_a_text(backend: Backend) -> None:
         durably = await world.engine(add)
         handle = await durably.trigger("add", {"a": 1})
         await durably.process_one()
-        assert await handle.result(timeout=20) == 1
+        assert await handle.result(timeout=60) == 1
         error = await raised(NotFound, durably.trigger("ad"))
         assert "ad" in str(error) and "add" in str(error)
 
@@ -120,12 +120,12 @@ async def typed_inputs_arrive_as_their_annotation_says(backend: Backend) -> None
         point = await durably.trigger(dataclassed, Point(1))
         plain = await durably.trigger(dataclassed, {"x": 5, "y": 6})
         await durably.process_until_idle()
-        assert await order.result(timeout=20) == "3 of nail"
-        assert await point.result(timeout=20) == Point(7, 1)
-        assert await plain.result(timeout=20) == Point(6, 5)
+        assert await order.result(timeout=60) == "3 of nail"
+        assert await point.result(timeout=60) == Point(7, 1)
+        assert await plain.result(timeout=60) == Point(6, 5)
         again = await durably.retrigger(point.id)
         await durably.process_until_idle()
-        assert await again.result(timeout=20) == Point(7, 1), "a handle of retrigger builds the output too"
+        assert await again.result(timeout=60) == Point(7, 1), "a handle of retrigger builds the output too"
 
 
 async def an_idempotency_key_gives_the_first_run(backend: Backend) -> None:
@@ -139,7 +139,7 @@ async def an_idempotency_key_gives_the_first_run(backend: Backend) -> None:
         await durably.process_until_idle()
         late = await durably.trigger(add, {"a": 3}, idempotency_key="k")
         assert (late.id, late.disposition) == (first.id, "idempotent")
-        assert await late.result(timeout=20) == 1
+        assert await late.result(timeout=60) == 1
         assert len(await durably.get_runs()) == 2
         await raised(InvalidInput, durably.trigger(add, {}, idempotency_key=""))
         await raised(InvalidInput, durably.trigger(add, {}, idempotency_key="\ud800"))
@@ -179,7 +179,7 @@ async def a_failed_run_raises_at_its_result(backend: Backend) -> None:
         durably = await world.engine(broken)
         handle = await durably.trigger(broken)
         await durably.process_one()
-        error = await raised(RunFailed, handle.result(timeout=20))
+        error = await raised(RunFailed, handle.result(timeout=60))
         assert "ValueError: no good" in str(error) and handle.id in str(error)
         run = await handle.run()
         assert run is not None and (run.status, run.error) == ("failed", "ValueError: no good")
@@ -312,9 +312,9 @@ async def process_one_leaves_the_rest(backend: Backend) -> None:
         first, second = await durably.trigger(add, {"a": 1}), await durably.trigger(add, {"a": 2})
         assert await durably.process_one()
         assert [run.status for run in await durably.get_runs()] == ["pending", "completed"]
-        assert await first.result(timeout=20) == 1
+        assert await first.result(timeout=60) == 1
         assert await durably.process_one() and not await durably.process_one()
-        assert await second.result(timeout=20) == 2
+        assert await second.result(timeout=60) == 2
 
 
 async def no_more_runs_at_once_than_allowed(backend: Backend) -> None:
@@ -341,7 +341,7 @@ async def runs_of_unknown_jobs_stay_pending(backend: Backend) -> None:
         handle = await knows_both.trigger(add, {"a": 1})
         own = await knows_both.trigger(typed, {"item": "nail", "count": 1})
         assert await knows_one.process_until_idle() == 1
-        assert await own.result(timeout=20) == "1 of nail"
+        assert await own.result(timeout=60) == "1 of nail"
         run = await handle.run()
         assert run is not None and (run.status, run.attempt) == ("pending", 0)
         knows_one.register(add)
@@ -387,7 +387,7 @@ async def an_engine_can_stop_and_begin_again(backend: Backend) -> None:
         await durably.migrate()
         handle = await durably.trigger(add, {"a": 3})
         assert await durably.process_one() is True
-        assert await handle.result(timeout=20) == 3
+        assert await handle.result(timeout=60) == 3
 
 
 async def an_engine_is_a_context(backend: Backend) -> None:

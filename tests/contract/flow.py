@@ -478,7 +478,7 @@ async def a_trigger_can_be_left_out(backend: Backend) -> None:
         assert (run.input, run.labels, run.concurrency_key) == ({"n": 1}, {"a": "b"}, "k")
         assert [event.run_id for event in heard.events] == [first.id]
         await bounded(durably.process_until_idle())
-        assert await second.result(timeout=20) == 1
+        assert await second.result(timeout=60) == 1
         types = [event.type async for event in durably.subscribe(first.id)]
         assert types[:3] == ["run:trigger", "run:coalesced", "run:leased"]
 
@@ -496,7 +496,7 @@ async def a_trigger_can_give_the_pending_run_its_input(backend: Backend) -> None
             InvalidInput, durably.trigger("holds", {"n": float("nan")}, concurrency_key="k", coalesce="replace")
         )
         await bounded(durably.process_until_idle())
-        assert holds.begun == [3] and await first.result(timeout=20) == 3
+        assert holds.begun == [3] and await first.result(timeout=60) == 3
         events = [event async for event in durably.subscribe(first.id) if event.type == "run:coalesced"]
         assert [event.input for event in events] == [{"n": 2}, {"n": 3}]
 
@@ -585,7 +585,7 @@ async def a_replaced_input_is_executed_or_makes_a_new_run(backend: Backend) -> N
                 assert second.id == first.id and holds.begun == [2]
             else:
                 assert second.disposition == "created" and holds.begun == [1, 2]
-            assert await second.result(timeout=20) == 2
+            assert await second.result(timeout=60) == 2
 
 
 # -- once, whatever gets lost ----------------------------------------------------------------------------
@@ -945,7 +945,7 @@ async def a_rate_counts_beginnings_only(backend: Backend) -> None:
         gate.open()
         second = await world.engine(limited)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == "done"
+        assert await second.output_of(handle.id, timeout=60) == "done"
 
 
 @needs("workers")
@@ -1009,7 +1009,7 @@ async def whoever_was_coalesced_waits_for_the_same_end(backend: Backend) -> None
         durably = await world.engine(holds.job())
         handles = [await _skip(durably, n) for n in range(3)]
         await durably.cancel(handles[1].id)
-        ends: list[Awaitable[object]] = [raised(RunCancelled, handle.result(timeout=20)) for handle in handles]
+        ends: list[Awaitable[object]] = [raised(RunCancelled, handle.result(timeout=60)) for handle in handles]
         await bounded(asyncio.gather(*ends))
 
 

@@ -93,7 +93,7 @@ async def a_trigger_is_carried_out_as_if_at_its_moment(backend: Backend) -> None
         assert await bounded(durably.process_until_idle()) == 1, "the one that has been due for 10 s"
         world.clock.advance(10)
         assert await bounded(durably.process_until_idle()) == 1
-        assert [await durably.output_of(str(one.id), timeout=20) for one in (due, late)] == [1, 2]
+        assert [await durably.output_of(str(one.id), timeout=60) for one in (due, late)] == [1, 2]
         again = _trigger(world, idempotencyKey="k")
         assert await _admitted(durably, again, received_at) == {"runId": due.id, "disposition": "idempotent"}
 
@@ -189,7 +189,7 @@ async def a_failed_run_of_an_unknown_job_works_once_there_is_the_job(backend: Ba
         assert (await _admitted(before, request, 0))["runId"] == request.id
         assert (await _admitted(after, request, 0))["runId"] == request.id
         await bounded(after.process_until_idle())
-        assert await after.output_of(str(request.id), timeout=20) == 7
+        assert await after.output_of(str(request.id), timeout=60) == 7
         await after.delete_run(str(request.id))
         for engine in (before, after):
             assert (await _admitted(engine, request, 0))["runId"] == request.id
@@ -205,7 +205,7 @@ async def a_run_that_was_made_is_not_failed_by_an_engine_without_its_job(backend
             assert (await run_of(engine, str(request.id))).status == "pending"
         await bounded(with_job.process_until_idle())
         assert await _admitted(without, request, 1000) == {"runId": request.id, "disposition": "created"}
-        assert await with_job.output_of(str(request.id), timeout=20) == 7
+        assert await with_job.output_of(str(request.id), timeout=60) == 7
 
 
 async def when_the_store_fails_nothing_is_left(backend: Backend) -> None:
@@ -251,6 +251,6 @@ async def a_failed_run_is_listed_and_read_like_any_other(backend: Backend) -> No
         for query in ({"status": "failed"}, {"label.a": "b"}, {"jobName": ["quick", "none"]}):
             response = await respond(durably, Request("GET", "/runs", query))
             assert [run["id"] for run in response.body] == [request.id], query
-        assert (await durably.wait_for_run(str(request.id), timeout=20)).status == "failed"
+        assert (await durably.wait_for_run(str(request.id), timeout=60)).status == "failed"
         assert (await durably.retrigger(str(request.id))).disposition == "created"
         assert await durably.delete_runs(status="failed") == 1

@@ -332,7 +332,7 @@ async def an_attempt_elsewhere_without_a_network_does_not_count(backend: Backend
             handle = await durably.trigger(offloads)
             for count in (1, 2):
                 await until(Path(folder, f"try {count - 1}").exists)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while (await run_of(durably, handle.id)).status != "waiting":
                         await settled()
                 one = await step_of(durably, handle.id, "away")

@@ -195,7 +195,7 @@ async def a_replay_begins_only_what_has_no_result(backend: Backend) -> None:
         gate.open()
         second = await world.engine(maps)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == list(range(8))
+        assert await second.output_of(handle.id, timeout=60) == list(range(8))
         assert sorted(begun) == [0, 1, 2, 3, 4, 5, 6, 6, 7, 7]
 
 
@@ -275,7 +275,7 @@ async def _replay_failure(backend: Backend, crash_early: bool) -> None:
         await early.reached(2)
         await late.reached()
         early.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(await first.get_steps(handle.id)) < 2:  # noqa: ASYNC110 — both failures are stored
                 await asyncio.sleep(0)
         if not crash_early:
@@ -327,7 +327,7 @@ async def a_replay_that_takes_its_time_begins_nothing_after_a_failure(backend: B
         done.open()
         second = await world.engine(maps)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == "done"
+        assert await second.output_of(handle.id, timeout=60) == "done"
         assert sorted(begun) == [0, 1, 2], begun
 
 
@@ -382,7 +382,7 @@ async def a_retried_run_keeps_the_items_that_have_results(backend: Backend) -> N
         troubles.clear()
         await durably.retry(handle.id)
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == [0, 1, 4, 9, 16, 25, 36]
+        assert await handle.result(timeout=60) == [0, 1, 4, 9, 16, 25, 36]
         assert sorted(begun) == [0, 1, 2, 2, 3, 4, 5, 5, 6]
 
 
@@ -465,7 +465,7 @@ async def a_steps_function_cannot_call_steps(backend: Backend) -> None:
         durably = await world.engine(nests)
         handle = await durably.trigger(nests)
         await bounded(durably.process_until_idle())
-        assert await durably.output_of(handle.id, timeout=20) == "refused"
+        assert await durably.output_of(handle.id, timeout=60) == "refused"
         assert "'inner'" in said[0] and "'outer'" in said[0], said
 
 
@@ -495,7 +495,7 @@ async def maps_can_be_beside_maps(backend: Backend) -> None:
         gate.open()
         second = await world.engine(maps)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == [[0, 1], [10, 11], [20, 21]]
+        assert await second.output_of(handle.id, timeout=60) == [[0, 1], [10, 11], [20, 21]]
         assert sorted(begun) == ["00", "01", "10", "11", "20", "21", "21"]
         names = {one.name for one in await second.get_steps(handle.id)}
         assert names == {f"row {n}[{m}]" for n in range(3) for m in range(2)}
@@ -521,7 +521,7 @@ async def a_thousand_items_share_their_writes(backend: Backend) -> None:
         handle = await durably.trigger(maps)
         counting[0].batches.clear()
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == sum(n * n for n in range(1000))
+        assert await handle.result(timeout=60) == sum(n * n for n in range(1000))
         writes = [batch for batch in counting[0].batches if batch.mode == "write"]
         assert len(writes) < 200, f"{len(writes)} transactions for 1,000 items, 20 at a time"
 
@@ -578,7 +578,7 @@ async def a_stopped_worker_lets_begun_items_end(backend: Backend) -> None:
         second = await world.engine(maps)
         assert [one.output for one in await second.get_steps(handle.id)] == [0, 1]
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == list(range(6))
+        assert await second.output_of(handle.id, timeout=60) == list(range(6))
         assert begun == list(range(6))
 
 

@@ -204,7 +204,7 @@ async def a_signal_is_delivered_once_also_when_its_run_has_ended(backend: Backen
         kept = list(story.sent)
         await story.again()
         await story.execute()
-        assert await story.engines[0].output_of(run_id, timeout=20) == {"n": 1}
+        assert await story.engines[0].output_of(run_id, timeout=60) == {"n": 1}
         story.sent = kept
         await story.again()
         assert await story.refused("POST /signal", runId=run_id, name="go") == 409

@@ -193,7 +193,7 @@ async def a_pause_outlives_engines_and_crashes(backend: Backend) -> None:
         assert run.paused and run.status in ("pending", "leased")
         await second.resume(handle.id)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handle.id, timeout=20) == "one two"
+        assert await second.output_of(handle.id, timeout=60) == "one two"
 
 
 async def a_paused_run_can_be_cancelled_and_retried(backend: Backend) -> None:
@@ -204,12 +204,12 @@ async def a_paused_run_can_be_cancelled_and_retried(backend: Backend) -> None:
         await bounded(durably.process_until_idle())
         await durably.pause(handle.id)
         await durably.cancel(handle.id)
-        await raised(RunCancelled, handle.result(timeout=20))
+        await raised(RunCancelled, handle.result(timeout=60))
         await durably.retry(handle.id)
         assert not (await run_of(durably, handle.id)).paused
         world.clock.advance(101)
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == "rested"
+        assert await handle.result(timeout=60) == "rested"
 
 
 async def pausing_a_parent_leaves_its_children_alone(backend: Backend) -> None:
@@ -226,7 +226,7 @@ async def pausing_a_parent_leaves_its_children_alone(backend: Backend) -> None:
         assert await _statuses(durably) in ({"waiting": 1, "completed": 1}, {"pending": 1, "completed": 1})
         await durably.resume(handle.id)
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == 5
+        assert await handle.result(timeout=60) == 5
 
 
 # -- pause a job, or a worker ----------------------------------------------------------------------------
@@ -291,7 +291,7 @@ async def another_worker_goes_on_while_one_is_paused(backend: Backend) -> None:
         assert not await bounded(first.process_one())
         second = await world.engine(quick)
         assert await bounded(second.process_one())
-        assert await handle.result(timeout=20) == 3
+        assert await handle.result(timeout=60) == 3
 
 
 # -- fork ------------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ async def a_fork_begins_with_the_results_of_another_run(backend: Backend) -> Non
             assert (run.status, run.forked_from, run.attempt) == ("pending", source.id, 0)
             assert (run.input, run.labels, run.idempotency_key) == ({"a": 1}, {"org": "a"}, None)
             await _finished(world, durably)
-            assert await fork.result(timeout=20) == expected, from_step
+            assert await fork.result(timeout=60) == expected, from_step
             assert len(await durably.get_steps(fork.id)) == 6
         assert (await run_of(durably, source.id), await durably.get_steps(source.id)) == before
         assert len(await durably.get_runs(labels={"org": "a"})) == 6
@@ -369,7 +369,7 @@ async def a_fork_does_not_sleep_again(backend: Backend) -> None:
         await _finished(world, durably)
         fork = await durably.fork(source.id, from_step="last")
         await bounded(durably.process_until_idle())
-        assert await fork.result(timeout=20) == [*ONCE[:4], "last 2"]
+        assert await fork.result(timeout=60) == [*ONCE[:4], "last 2"]
         again = await durably.fork(source.id, from_step="nap")
         await bounded(durably.process_until_idle())
         assert (await run_of(durably, again.id)).status == "waiting", "the sleep itself begins anew"
@@ -386,9 +386,9 @@ async def a_fork_of_a_failed_run_tries_again_what_failed(backend: Backend) -> No
         fork, anew = await durably.fork(source.id), await durably.fork(source.id, from_step="first")
         failed_step = await durably.fork(source.id, from_step="save#3")
         await _finished(world, durably)
-        assert [text[:-2] for text in await fork.result(timeout=20)] == ["first", "save 0", "save 1", "save 2", "last"]
-        assert (await fork.result(timeout=20))[:3] == (await failed_step.result(timeout=20))[:3] == ONCE[:3]
-        assert (await anew.result(timeout=20))[:3] == ["first 2", "save 0 2", "save 1 2"]
+        assert [text[:-2] for text in await fork.result(timeout=60)] == ["first", "save 0", "save 1", "save 2", "last"]
+        assert (await fork.result(timeout=60))[:3] == (await failed_step.result(timeout=60))[:3] == ONCE[:3]
+        assert (await anew.result(timeout=60))[:3] == ["first 2", "save 0 2", "save 1 2"]
         assert (await run_of(durably, source.id)).status == "failed"
 
 
@@ -428,8 +428,8 @@ async def a_fork_can_be_forked_and_outlives_its_source(backend: Backend) -> None
         second = await durably.fork(fork.id, from_step="last")
         assert (await run_of(durably, second.id)).forked_from == fork.id
         await _finished(world, durably)
-        assert await fork.result(timeout=20) == ONCE
-        assert await second.result(timeout=20) == [*ONCE[:4], "last 2"]
+        assert await fork.result(timeout=60) == ONCE
+        assert await second.result(timeout=60) == [*ONCE[:4], "last 2"]
 
 
 async def a_crashed_fork_keeps_what_it_was_given(backend: Backend) -> None:
@@ -447,7 +447,7 @@ async def a_crashed_fork_keeps_what_it_was_given(backend: Backend) -> None:
         made.gate.open()
         second = await world.engine(made.job())
         await _finished(world, second)
-        assert await second.output_of(fork.id, timeout=20) == [*ONCE[:2], "save 1 3", "save 2 2", "last 2"]
+        assert await second.output_of(fork.id, timeout=60) == [*ONCE[:2], "save 1 3", "save 2 2", "last 2"]
         numbers = [event.number async for event in second.subscribe(fork.id)]
         assert numbers == list(range(1, len(numbers) + 1))
 
@@ -464,7 +464,7 @@ async def a_fork_starts_children_of_its_own(backend: Backend) -> None:
         await bounded(durably.process_until_idle())
         fork = await durably.fork(source.id, from_step="again")
         await bounded(durably.process_until_idle())
-        assert await fork.result(timeout=20) == [1, 2]
+        assert await fork.result(timeout=60) == [1, 2]
         parents = Counter(run.parent_run_id for run in await durably.get_runs(job=quick))
         assert parents == {source.id: 2, fork.id: 1}
 
@@ -504,7 +504,7 @@ async def the_id_of_another_run_makes_no_copy(backend: Backend) -> None:
                 assert [event.type for event in (await durably.get_events(victim.id)).events] == ["run:trigger"]
         assert [await run_of(durably, victim.id) for victim in victims] == before
         await bounded(durably.process_until_idle())
-        assert await victims[0].result(timeout=20) == "own"
+        assert await victims[0].result(timeout=60) == "own"
 
 
 async def the_id_of_another_jobs_run_makes_no_run(backend: Backend) -> None:
@@ -779,7 +779,7 @@ async def results_of_steps_need_not_be_kept(backend: Backend) -> None:
         gate.open()
         second = await world.engine(two, preserve_steps=False)
         await bounded(second.process_until_idle())
-        assert await second.output_of(handles[0].id, timeout=20) == "one two"
+        assert await second.output_of(handles[0].id, timeout=60) == "one two"
         steps = await second.get_steps(handles[0].id)
         assert [(one.name, one.status, one.output) for one in steps] == [
             ("one", "completed", None),
@@ -808,7 +808,7 @@ async def a_run_without_its_results_is_forked_from_its_beginning(backend: Backen
         await _finished(world, durably)
         fork = await durably.fork(source.id)
         await _finished(world, durably)
-        output = await fork.result(timeout=20)
+        output = await fork.result(timeout=60)
         assert output == ["first 2", "save 0 2", "save 1 2", "save 2 2", "last 2"], output
 
 
@@ -863,7 +863,7 @@ async def deleting_a_parent_or_a_child_leaves_the_other(backend: Backend) -> Non
         [called] = await durably.get_runs(job=quick, status="completed")
         [later] = await durably.get_runs(job=quick, status="pending")
         await durably.delete_run(called.id)
-        assert await handle.result(timeout=20) == 1
+        assert await handle.result(timeout=60) == 1
         assert [one.output for one in await durably.get_steps(handle.id)] == [later.id, 1]
         await durably.delete_run(handle.id)
         assert (await run_of(durably, later.id)).parent_run_id == handle.id
@@ -898,7 +898,7 @@ async def a_retriggered_run_begins_anew(backend: Backend) -> None:
             run = await run_of(durably, again.id)
             assert (run.parent_run_id, run.forked_from) == (None, None)
             await bounded(durably.process_until_idle())
-            assert await again.result(timeout=20) == 5
+            assert await again.result(timeout=60) == 5
         assert ran == [5, 5, 5]
 
 
@@ -922,6 +922,6 @@ async def requests_race_with_the_end_of_a_run(backend: Backend) -> None:
                     if name == "pause" and not run.is_terminal:
                         await durably.resume(handle.id)
                         await bounded(durably.process_until_idle())
-                        assert await handle.result(timeout=20) == 1
+                        assert await handle.result(timeout=60) == 1
                     elif name == "cancel":
                         assert run.status == "cancelled"

@@ -92,11 +92,11 @@ async def a_stop_that_was_announced_is_known_until_the_next_start(backend: Backe
         assert [event.reason for event in heard.events] == ["freeze", "stop"]
         handle = await other.trigger(asks)
         await bounded(other.process_one())
-        assert await handle.result(timeout=20) is False, "each engine has its own"
+        assert await handle.result(timeout=60) is False, "each engine has its own"
         await durably.migrate()
         handle = await durably.trigger(asks)
         await bounded(durably.process_one())
-        assert await handle.result(timeout=20) is False, "whoever processes after a stop does not stop"
+        assert await handle.result(timeout=60) is False, "whoever processes after a stop does not stop"
 
 
 @needs("threads")

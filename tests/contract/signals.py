@@ -72,7 +72,7 @@ async def a_signal_may_come_before_the_wait(backend: Backend) -> None:
             assert await bounded(durably.process_until_idle()) == (0 if delay else 1)
             await move(world, 1)
             await bounded(durably.process_until_idle())
-            assert await handle.result(timeout=20) == ["early"]
+            assert await handle.result(timeout=60) == ["early"]
             assert "run:waiting" not in await types_of(durably, handle.id), "it never had to wait"
 
 
@@ -267,7 +267,7 @@ async def a_step_may_have_the_name_of_a_signal(backend: Backend) -> None:
         handle = await durably.trigger(mixes)
         await durably.signal(handle.id, "go", "signal")
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == ["step", "signal", "step again"]
+        assert await handle.result(timeout=60) == ["step", "signal", "step again"]
         assert [one.name for one in await durably.get_steps(handle.id)] == ["go", "go#2", "go#3"]
 
 
@@ -295,7 +295,7 @@ async def any_value_that_can_be_stored_is_a_payload(backend: Backend) -> None:
             await durably.signal(handle.id, "go", payload)
         await durably.signal(handle.id, "go")
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == [*payloads, None]
+        assert await handle.result(timeout=60) == [*payloads, None]
 
 
 async def a_wait_is_a_step(backend: Backend) -> None:
@@ -372,7 +372,7 @@ async def what_cannot_be_a_wait_is_refused(backend: Backend) -> None:
         durably = await world.engine(asks)
         handle = await durably.trigger(asks)
         await bounded(durably.process_one())
-        assert await handle.result(timeout=20) == len(names) + len(timeouts)
+        assert await handle.result(timeout=60) == len(names) + len(timeouts)
 
 
 # -- time-outs -------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ async def a_signal_that_does_not_come_in_time_is_an_error(backend: Backend) -> N
             assert str(run.error).startswith("SignalTimeout: ") and "'go'" in str(run.error), run.error
             one = await step_of(durably, handle.id, "go")
             assert (one.status, one.error, one.completed_at) == ("failed", run.error, later(world, 0))
-            await raised(RunFailed, handle.result(timeout=20))
+            await raised(RunFailed, handle.result(timeout=60))
             await durably.delete_run(handle.id)
 
 
@@ -434,7 +434,7 @@ async def no_time_at_all_takes_only_what_is_there(backend: Backend) -> None:
         handle = await durably.trigger(listens, {"count": 3, "timeout": 0})
         await durably.signal(handle.id, "go", "there")
         assert await bounded(durably.process_until_idle()) == 1
-        assert await handle.result(timeout=20) == ["there", None, None]
+        assert await handle.result(timeout=60) == ["there", None, None]
 
 
 async def a_short_time_is_waited_for_in_place(backend: Backend) -> None:
@@ -685,7 +685,7 @@ async def a_signal_that_was_taken_stays_taken_when_a_run_is_retried(backend: Bac
         assert (await run_of(durably, handle.id)).status == "failed"
         await durably.retry(handle.id)
         await bounded(durably.process_until_idle())
-        assert await handle.result(timeout=20) == [1, 2]
+        assert await handle.result(timeout=60) == [1, 2]
 
 
 async def a_paused_run_gets_its_signal_when_it_is_resumed(backend: Backend) -> None:

@@ -37,7 +37,7 @@ async def a_repeated_name_gets_an_occurrence_number(backend: Backend) -> None:
         durably = await world.engine(loops)
         handle = await durably.trigger(loops)
         await durably.process_one()
-        assert await handle.result(timeout=20) == [0, 1, 4, 9, 99]
+        assert await handle.result(timeout=60) == [0, 1, 4, 9, 99]
         steps = await durably.get_steps(handle.id)
         assert [(one.name, one.output) for one in steps] == [
             ("save", 0),
@@ -76,7 +76,7 @@ async def every_kind_of_function_can_be_a_step(backend: Backend) -> None:
         durably = await world.engine(calls)
         handle = await durably.trigger(calls)
         await durably.process_one()
-        assert await handle.result(timeout=20) == [3, 8, 10, 2, 3, None]
+        assert await handle.result(timeout=60) == [3, 8, 10, 2, 3, None]
 
 
 async def steps_in_parallel_finish_in_any_order(backend: Backend) -> None:
@@ -598,7 +598,7 @@ async def facts_about_the_run_are_at_hand(backend: Backend) -> None:
         durably = await world.engine(looks)
         handle = await durably.trigger(looks, {}, labels={"a": "b"})
         await durably.process_one()
-        assert await handle.result(timeout=20) == [handle.id, 1, {"a": "b"}]
+        assert await handle.result(timeout=60) == [handle.id, 1, {"a": "b"}]
 
 
 async def a_job_that_is_killed_again_and_again_gets_on(backend: Backend) -> None:

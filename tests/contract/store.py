@@ -316,7 +316,7 @@ async def an_operation_that_cannot_be_built_or_read_fails_alone(backend: Backend
     def broken_decode(outcome: Any) -> Any:
         raise LookupError("decode")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         results: Any = await asyncio.gather(
             store.write(operations.trigger(trigger("r1"))),
             store.submit(broken_build),
@@ -333,7 +333,7 @@ async def a_refused_write_does_not_take_its_neighbours_along(backend: Backend) -
     store = Store(await _open(backend), ManualClock())
     store.writers = 5
     wrong = Operation("wrong", Batch("write", (Statement(schema.RECORD_MIGRATION, (1, NOW)),)), lambda results: None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         results: Any = await asyncio.gather(
             store.write(operations.trigger(trigger("r1"))),
             store.write(wrong),

@@ -411,7 +411,7 @@ async def nothing_is_cancelled_where_there_is_no_step(backend: Backend) -> None:
         durably = await world.engine(asks)
         handle = await durably.trigger(asks)
         await durably.process_one()
-        assert await handle.result(timeout=20) is False and asked == [False]
+        assert await handle.result(timeout=60) is False and asked == [False]
 
 
 # -- runs ------------------------------------------------------------------------------------------------

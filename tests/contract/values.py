@@ -137,7 +137,7 @@ async def a_result_is_a_copy(backend: Backend) -> None:
         durably = await world.engine(copies)
         handle = await durably.trigger(copies)
         await durably.process_one()
-        assert await handle.result(timeout=20) == {1}
+        assert await handle.result(timeout=60) == {1}
 
 
 async def what_the_annotation_does_not_name_is_refused(backend: Backend) -> None:
@@ -187,7 +187,7 @@ async def inputs_and_outputs_are_built_as_annotated(backend: Backend) -> None:
         wire = json.loads(json.dumps((await given.run()).to_wire()))["input"]  # type: ignore[union-attr]
         assert wire == {"when": "2026-01-02T03:04:05.678Z", "total": "2.50", "lines": [[1, ["/w=="]]], "colour": "red"}
         await durably.process_until_idle()
-        assert await given.result(timeout=20) == [ORDER, ORDER]
+        assert await given.result(timeout=60) == [ORDER, ORDER]
         sent = {**wire, "when": AT.isoformat(), "lines": []}
         await raised(InvalidInput, durably.trigger(doubles, {**sent, "when": "today"}))
         fine = await durably.trigger(doubles, sent)
@@ -256,7 +256,7 @@ async def a_large_result_is_stored_and_read(backend: Backend) -> None:
 
 
 async def _output_of(durably: Durably, run_id: str) -> Any:
-    return (await durably.wait_for_run(run_id, timeout=20)).output
+    return (await durably.wait_for_run(run_id, timeout=60)).output
 
 
 # -- codecs ----------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ async def a_codec_of_ones_own_is_used_for_all_values_of_users(backend: Backend) 
         durably = await world.engine(echo, codec=Backwards())
         handle = await durably.trigger(echo, VALUES)
         await durably.process_one()
-        assert repr(await handle.result(timeout=20)) == repr(VALUES)
+        assert repr(await handle.result(timeout=60)) == repr(VALUES)
         assert [repr(one.output) for one in await durably.get_steps(handle.id)] == [repr(VALUES)]
         [[given, output]] = await world.rows("SELECT input, output FROM durably_runs")
         assert str(given)[:2] == str(output)[:2] == '"<', (given, output)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ SECONDS = 60
 
 # Below what systems give to whoever asks for any port: nobody gets it by chance while the server is away for a moment.
 _PORTS = range(20_000, 32_000)
+
+_ROOM = 4 * 2**30
 
 _GUARD = """
 trap '' INT TERM HUP QUIT
@@ -49,6 +52,12 @@ def unprivileged() -> dict[str, Any]:
             entry = pwd.getpwnam(name)
             return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     raise ServerFailed("no user to start a server as: there is neither postgres nor nobody here")
+
+
+def memory() -> Path | None:
+    """A folder in memory with room for some databases, where there is one: nothing is as slow there as a bad disk."""
+    folder = Path("/dev/shm")
+    return folder if folder.is_dir() and shutil.disk_usage(folder).free > _ROOM else None
 
 
 def free_port() -> int:
@@ -85,9 +94,9 @@ class Guarded:
     AT_ONCE: signal.Signals = signal.SIGKILL
     """End it without a question, with all that it has started."""
 
-    def __init__(self, name: str, **user: Any) -> None:
+    def __init__(self, name: str, where: Path | None = None, **user: Any) -> None:
         self.name = name
-        self.folder = Path(tempfile.mkdtemp(prefix=f"durably-{name}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"durably-{name}-", dir=where))
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
         if user:

@@ -1,8 +1,9 @@
 """The database servers of the tests: PostgreSQL, PgBouncer before it, and libSQL's `sqld` with its replicas.
 
 All of them listen on loopback only, at ports chosen by chance, and keep their files in a folder of their own under the
-system's temporary one. The fixtures `postgres`, `pgbouncer` and `sqld` share one of each between the tests of a
-process; who kills a server starts one of their own. What `durability="full"` relies on is on: a commit is flushed.
+system's temporary one, or `where` they are told. The fixtures `postgres`, `pgbouncer` and `sqld` share one of each
+between the tests of a process; who kills a server starts one of their own. What `durability="full"` relies on is on: a
+commit is flushed.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Postgres(Guarded):
     # "Immediate": it ends all its children, too.
     AT_ONCE = signal.SIGQUIT
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, where: Path | None = None) -> None:
         """`settings`: lines of postgresql.conf."""
         self._programs = databases.postgres()
-        super().__init__("postgres", **unprivileged())
+        super().__init__("postgres", where, **unprivileged())
         self.port = free_port()
         self._data = self.folder / "data"
         done = self._initdb("--pgdata", str(self._data), "--username", USER, *_INITDB, *_SORTING)
@@ -143,10 +144,10 @@ class PgBouncer(Guarded):
 class Sqld(Guarded):
     """A libSQL server, with as many databases as asked for."""
 
-    def __init__(self, *arguments: str, primary: Sqld | None = None) -> None:
+    def __init__(self, *arguments: str, primary: Sqld | None = None, where: Path | None = None) -> None:
         """`arguments`: of `sqld`, as `--auth-jwt-key-file`."""
         program = databases.sqld()
-        super().__init__("sqld")
+        super().__init__("sqld", where)
         self._program = program
         self._arguments = arguments
         self._primary = primary
@@ -189,7 +190,7 @@ class Sqld(Guarded):
     def drop_namespace(self, url: str) -> None:
         """Remove a database. Safe to repeat."""
         path = f"http://127.0.0.1:{self._admin_port}/v1/namespaces/{url.rpartition('/')[2]}"
-        with httpx.Client(trust_env=False, timeout=SECONDS) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=SECONDS) as client:
             response = client.delete(path)
         if response.status_code not in (200, 404):
             raise ServerFailed(f"{path}: {response.status_code} {response.text}")
@@ -203,15 +204,15 @@ class Sqld(Guarded):
 
     def _create(self, name: str) -> None:
         path = f"http://127.0.0.1:{self._admin_port}/v1/namespaces/{name}/create"
-        with httpx.Client(trust_env=False, timeout=SECONDS) as client:
+        with httpx.Client(verify=False, trust_env=False, timeout=SECONDS) as client:
             response = client.post(path, json={})
         if response.status_code != 200 and "already exists" not in response.text:
             raise ServerFailed(f"{path}: {response.status_code} {response.text}")
 
 
-def postgres_server(*settings: str) -> Postgres:
+def postgres_server(*settings: str, where: Path | None = None) -> Postgres:
     """A PostgreSQL of one's own, started. Whoever asks closes it. Raises `databases.ServerMissing`."""
-    return _started(Postgres(*settings))
+    return _started(Postgres(*settings, where=where))
 
 
 def pgbouncer(postgres: Postgres, *settings: str) -> PgBouncer:
@@ -219,9 +220,9 @@ def pgbouncer(postgres: Postgres, *settings: str) -> PgBouncer:
     return _started(PgBouncer(postgres, *settings))
 
 
-def sqld_server(*arguments: str) -> Sqld:
+def sqld_server(*arguments: str, where: Path | None = None) -> Sqld:
     """A libSQL server of one's own, started."""
-    return _started(Sqld(*arguments))
+    return _started(Sqld(*arguments, where=where))
 
 
 def _started(server: AnyServer) -> AnyServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, LiteralString
 
+from durably_web.errors import StoreError
 from durably_web.store import operations
 from durably_web.store.batch import Batch, Executor, Operation, Row, Statement
 from durably_web.store.operations import Entry, JobLimits, Trigger, undoing
@@ -300,14 +301,27 @@ _BY_HAND: tuple[LiteralString, ...] = (
     "INSERT INTO durably_undos (run_id, number, step_name) VALUES ('crashed', 3, 'one')",
 )
 
+_EMPTIED = tuple(Statement(f"DELETE FROM {table}") for table in TABLES if table != "durably_schema")
+
 # Made once: all is decided beforehand.
 _SCENE = Batch(
     "write",
     (
-        *[Statement(f"DELETE FROM {table}") for table in TABLES if table != "durably_schema"],
+        *_EMPTIED,
         *[statement for operation in _operations() for statement in operation.batch.statements],
         *[Statement(sql) for sql in _BY_HAND],
     ),
+)
+
+# A scene takes hundreds of statements; its rows are kept beside the tables, and copied back from there.
+_KEPT = {table: f"kept_{table}" for table in TABLES if table != "durably_schema"}
+_KEEP = Batch(
+    "write",
+    tuple(Statement(f"CREATE TABLE IF NOT EXISTS {kept} AS SELECT * FROM {table}") for table, kept in _KEPT.items()),
+)
+_COPY_BACK = Batch(
+    "write",
+    (*_EMPTIED, *[Statement(f"INSERT INTO {table} SELECT * FROM {kept}") for table, kept in _KEPT.items()]),
 )
 
 _DUMP = Batch("read", tuple(Statement(f"SELECT * FROM {table}") for table in TABLES))
@@ -315,7 +329,12 @@ _DUMP = Batch("read", tuple(Statement(f"SELECT * FROM {table}") for table in TAB
 
 async def set_scene(executor: Executor) -> None:
     """Whatever there was before is gone."""
-    await executor.run(_SCENE)
+    try:
+        await executor.run(_COPY_BACK)
+    except StoreError:
+        # None is kept yet.
+        await executor.run(_SCENE)
+        await executor.run(_KEEP)
 
 
 async def dump(executor: Executor) -> dict[str, list[Row]]:

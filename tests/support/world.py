@@ -18,7 +18,7 @@ from tests.support.invariants import check_invariants
 
 T = TypeVar("T")
 
-SECONDS = 20
+SECONDS = 60
 """The longest that anything is waited for."""
 
 

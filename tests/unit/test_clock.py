@@ -35,6 +35,6 @@ async def test_the_systems_clock_calls_on_the_loop() -> None:
     called = asyncio.Event()
     before = clock.monotonic()
     clock.call_later(0, called.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await called.wait()
     assert clock.monotonic() >= before and clock.now() > 1_700_000_000_000

@@ -630,7 +630,7 @@ async def plain(step, input: dict):
 
 async def main():
     async with Durably(":memory:", jobs=[plain]) as durably:
-        assert await durably.trigger_and_wait(plain, timeout=20) == 1
+        assert await durably.trigger_and_wait(plain, timeout=60) == 1
 
 asyncio.run(main())
 try:
