@@ -24,7 +24,7 @@ _FAULT_BY_FAULT = (
     "the_same_engine_takes_a_family_on_after_a_fault",
     "a_crash_at_any_batch_loses_no_tick_and_doubles_none",
 )
-"""Cases of those suites that meet a fault at each batch already, a lost reply among them: thousands of requests each."""
+"""Of those suites, what meets a fault at each batch already, lost replies among them: thousands of requests each."""
 
 _TOO_LARGE = ("a_large_result_is_stored_and_read",)
 """A server takes values of a few megabytes; the tests of failures have what it says to more."""
