@@ -66,7 +66,7 @@ class Execution(Replaying):
         self.caller = caller
         self.job = job
         self._executing: dict[str, asyncio.Task[Any] | None] = {}
-        if self.history.redone:
+        if self.history.redone or lease.is_fork:
             self.order.executing = self._executing
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.

@@ -30,7 +30,8 @@ class Order:
     them. In a job without branches that is at once. Otherwise it passes when nothing else happens any more: the code
     may have changed, and what would come before it is never asked for.
 
-    What is done again after a retry is stored last, though the job had it before others: `calls` says where it stands.
+    What is done again, after a retry or in a fork, is stored last, though the job had it before others: `calls` says
+    where it stands.
     """
 
     __slots__ = (
@@ -57,8 +58,8 @@ class Order:
         self.is_over = not outcomes
         """All that was stored has been given; what is new waits for nothing."""
         self.executing: Sized = ()
-        """Steps that are executing, of a run in which something is done again: its branch calls the steps that others
-        wait for, however long it takes."""
+        """Steps that are executing, of a run in which something may be done again, after a retry or in a fork: its
+        branch calls the steps that others wait for, however long it takes."""
         self._entries = sorted(outcomes, key=lambda entry: entry.calls or 0)
         self._stored = len(self._entries)
         # None where it is not known, in entries from before it was kept: these come first.

@@ -30,6 +30,7 @@ class Lease(NamedTuple):
     `number` is the run's last journal entry; `entries` are the stored ones that a replay needs, oldest first.
     `crashes` counts the workers that died under the run since it last stored a step. `code` is the fingerprint of
     the code that it was last executed with. `has_undos`: earlier executions have stored steps that can be undone.
+    `is_fork`: it was given stored results of another run, which may have gaps.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class Lease(NamedTuple):
     seq: int
     entries: list[StoredEntry]
     has_undos: bool = False
+    is_fork: bool = False
 
 
 class StoredEntry(NamedTuple):
@@ -64,7 +66,7 @@ class StoredEntry(NamedTuple):
 
 
 def lease(row: Row, entries: list[StoredEntry]) -> Lease:
-    given: list[Any] = [*row[:-1], entries, bool(row[-1])]
+    given: list[Any] = [*row[:-2], entries, bool(row[-2]), bool(row[-1])]
     given[3] = details.decode(given[3])
     return Lease._make(given)
 

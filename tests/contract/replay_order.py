@@ -130,14 +130,23 @@ async def what_is_not_asked_for_any_more_holds_up_nobody(backend: Backend) -> No
 
 async def branches_keep_their_results_when_a_step_before_them_is_done_again(backend: Backend) -> None:
     """It was undone, or the job has caught its failure. It is stored last then, and stands first in later replays."""
+    await _done_again_in_all_ways(backend, forked=False)
+
+
+async def branches_of_a_fork_keep_their_results_when_a_step_before_them_is_done_again(backend: Backend) -> None:
+    """A fork is given results alone: what has failed or was undone is done again in it."""
+    await _done_again_in_all_ways(backend, forked=True)
+
+
+async def _done_again_in_all_ways(backend: Backend, forked: bool) -> None:
     for caught in (False, True):
         for beside in (False, True):
-            await _done_again(backend, caught, beside)
+            await _done_again(backend, caught, beside, forked)
         if "workers" not in backend.has:
             return
 
 
-async def _done_again(backend: Backend, caught: bool, beside: bool) -> None:
+async def _done_again(backend: Backend, caught: bool, beside: bool, forked: bool) -> None:
     """`beside`: it is the first step of one branch, and takes longer than it did before."""
     broken, slow = True, 0
 
@@ -181,10 +190,13 @@ async def _done_again(backend: Backend, caught: bool, beside: bool) -> None:
         handle = await durably.trigger(trip)
         await raised(RunFailed, bounded(handle.result()))
         broken, slow = False, 100
-        await durably.retry(handle.id)
+        if forked:
+            handle = await durably.fork(handle.id)
+        else:
+            await durably.retry(handle.id)
         await becomes(durably, handle.id, "waiting")
         for _ in range(8):
             await world.advance(1)
-        assert await bounded(handle.result()) == [["a0", "a1"], ["b0", "b1"]], (caught, beside)
+        assert await bounded(handle.result()) == [["a0", "a1"], ["b0", "b1"]], (caught, beside, forked)
         types = [event.type for event in (await durably.get_events(handle.id)).events]
         assert "step:unasked" not in types

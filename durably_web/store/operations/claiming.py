@@ -154,7 +154,8 @@ SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_a
        r.concurrency_key, r.code, r.undoing, r.schedule, r.scheduled_at,
        (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
        (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq,
-       r.attempt > 1 AND EXISTS (SELECT 1 FROM durably_undos WHERE run_id = r.id)
+       r.attempt > 1 AND EXISTS (SELECT 1 FROM durably_undos WHERE run_id = r.id),
+       r.forked_from IS NOT NULL
 FROM durably_runs r WHERE {_MINE}
 ORDER BY r.priority DESC, r.run_at, r.id
 """
