@@ -296,6 +296,9 @@ class Execution(Replaying):
             await order.begin_write(draft.step_name or "")
         draft.calls = order.calls
         try:
+            if in_turn:
+                # The run may have ended, or be undone by now.
+                self.check_storing()
             await self.journal.append(draft)
         except (StoreError, LeaseLost) as error:
             raise self._write_failed(error) from error

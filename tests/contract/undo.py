@@ -274,6 +274,39 @@ async def a_branch_beside_a_failure_is_undone_too_and_does_not_go_on(backend: Ba
         assert books.entries == ["first", "-first"]
 
 
+async def a_branch_that_waits_for_its_turn_stores_nothing_while_the_run_is_undone(backend: Backend) -> None:
+    """Outcomes are stored one after another; when one of them makes the run fail, those behind it come too late, and
+    so do the runs that they would start."""
+    books, undoing = Books(), Gate()
+
+    @job
+    async def child(step: Step, input: dict[str, Any]) -> None: ...
+
+    @job
+    async def gathers(step: Step, input: dict[str, Any]) -> None:
+        async def naps(n: int) -> None:
+            await step.sleep(f"nap {n}", 10)
+            await step.trigger(child, name=f"child {n}")
+
+        async def pays() -> None:
+            await step.wait_for_signal("money", timeout=10)
+
+        first, *others = [naps(n) for n in range(20)]
+        await asyncio.gather(first, pays(), *others, step.run("hotel", books.do, "hotel", undo=undoing.wait))
+
+    async with World(backend) as world:
+        durably = await world.started(gathers, child)
+        handle = await durably.trigger(gathers)
+        await becomes(durably, handle.id, "waiting")
+        world.clock.advance(10)
+        await undoing.reached()
+        await settled()
+        undoing.open()
+        await raised(RunFailed, bounded(handle.result()))
+        types = await types_of(durably, handle.id)
+        assert types[types.index("run:undo") :] == ["run:undo", "step:complete", "run:fail"], types
+
+
 async def nothing_is_undone_while_the_job_is_tried_again(backend: Backend) -> None:
     async with World(backend) as world:
         books = Books()
