@@ -17,7 +17,7 @@ from durably_web.steps import Step
 from durably_web.store.batch import Executor
 from tests.contract import Backend, needs
 from tests.support.executors import CountingExecutor, FaultyExecutor, RepeatingExecutor
-from tests.support.scenes import LONG, becomes, move, run_of, settled
+from tests.support.scenes import LONG, UnsteadyClock, becomes, move, run_of, settled
 from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
 
 
@@ -964,6 +964,27 @@ async def a_rate_holds_over_all_workers(backend: Backend) -> None:
             began.append(len(holds.begun))
             await world.advance(1.5, step=0.5)
         assert began == [4, 8, 12]
+
+
+@needs("workers")
+async def a_rate_holds_when_clocks_differ(backend: Backend) -> None:
+    """A worker whose clock is ahead does not take away what counts by the clocks of others."""
+    holds = Holds(free=True)
+    limited = holds.job(rate_limit=RateLimit(1, 10))
+    async with World(backend) as world:
+        clock = world.clock = UnsteadyClock()
+        durably, ahead = await world.engine(limited), await world.engine(limited)
+        await _queue(durably, 0, key=None)
+        assert await bounded(durably.process_until_idle()) == 1
+        clock.advance(9)
+        clock.jump(1)
+        assert await bounded(ahead.process_until_idle()) == 0
+        clock.jump(-1)
+        await _queue(durably, 1, key=None)
+        assert await bounded(durably.process_until_idle()) == 0
+        clock.advance(1)
+        assert await bounded(durably.process_until_idle()) == 1
+        assert holds.begun == [0, 1]
 
 
 # -- priority --------------------------------------------------------------------------------------------

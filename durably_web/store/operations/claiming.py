@@ -269,7 +269,8 @@ def claim(
     if by_limits:
         limits = json.dumps([job.to_json() for job in jobs])
         tokens = [f"{token}-{number}" for number in range(limit)]
-        statements += [(DELETE_STARTS, (job.name, now - job.period)) for job in jobs if job.period is not None]
+        # For as long again as they count: by the clock of another worker they may, or when a claim comes late.
+        statements += [(DELETE_STARTS, (job.name, now - 2 * job.period)) for job in jobs if job.period is not None]
         statements.append((WAKE_DUE_IN_LINE, (max([job.per_key for job in jobs], default=1), limits, now)))
         for before, one in zip([None, *tokens], tokens, strict=False):
             lease = (owner, one, expires_at, now, codes)
