@@ -38,7 +38,7 @@ def _check_output(run: RunModel, model: Model, row: dict[str, Value]) -> None:
     if run.status not in ("completed", "failed"):
         return
     try:
-        value = expected(model.program(run), run.results if run.before is None else run.before)
+        value = expected(model.program(run), run.results if run.before is None else run.before, run.patches)
     except Raised:
         check(run.status == "failed", f"run {run.id} completed, and its program raises: {run.results}")
     except Unfinished as error:

@@ -12,7 +12,7 @@ from durably_web.jobs import Job, job
 from durably_web.retry import Retry
 from durably_web.steps import Step
 from tests.simulation.ledger import Ledger
-from tests.simulation.programs import Names, Node, Program
+from tests.simulation.programs import Names, Node, Program, patch_of
 
 
 class Planned(Exception):
@@ -58,7 +58,7 @@ class _Player:
             case "log":
                 self._step.log.info("at", place=node["say"])
             case "patched":
-                values.append(self._step.patched(f"patch {node['say']}"))
+                values.append(self._step.patched(patch_of(node)))
             case "progress":
                 self._step.progress(len(values), message=node["say"])
             case "map":

@@ -79,6 +79,7 @@ class RunModel:
     fruitless: int = 0
     results: dict[str, tuple[str, Any]] = field(default_factory=dict)
     ever: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    patches: dict[str, bool] = field(default_factory=dict)
     # Waits that are not over; and of each that ever was, until when by its worker's clock.
     waits: set[str] = field(default_factory=set)
     limits: dict[str, int | None] = field(default_factory=dict)
@@ -231,10 +232,14 @@ class Model:
         run.seen[type_] += 1
         run.copied = run.copied and type_ in ("step:complete", "run:patched")
         # Where a failure counts no more, the job may take another way.
-        strays = type_ == "step:unasked" and (run.seen["run:retry"] > 0 or run.row["forked_from"] is not None)
-        check(type_ not in _NEVER or strays, f"nothing has changed: {entry}")
+        strays = run.seen["run:retry"] > 0 or run.row["forked_from"] is not None
+        check(type_ not in _NEVER or (type_ == "step:unasked" and strays), f"nothing has changed: {entry}")
         if type_ == "run:patched":
-            check(json.loads(entry.data or "{}")["patched"], f"it was never without: {entry}")
+            # On that way it comes to a patch for the first time, while other branches have stored what they did before:
+            # from a run that was there with older code nobody can tell it, and the answer is that of such a run.
+            answer = json.loads(entry.data or "{}")
+            check(answer["patched"] or strays, f"it was never without: {entry}")
+            run.patches[answer["name"]] = answer["patched"]
         if type_ == "run:leased":
             self._begin(run, entry, process)
         check(unseen or entry.generation == run.generation, f"under generation {run.generation}: {entry}")

@@ -102,14 +102,15 @@ class Raised(Exception):
     """What an `except` of the program sees."""
 
 
-def expected(program: Program, results: dict[str, tuple[str, Any]]) -> list[Any]:
-    """The output of a program with these stored results. Raises `Raised` where the program does."""
-    return _Teller(results).block(program)
+def expected(program: Program, results: dict[str, tuple[str, Any]], patches: dict[str, bool]) -> list[Any]:
+    """The output of a program with these stored results and answers. Raises `Raised` where the program does."""
+    return _Teller(results, patches).block(program)
 
 
 class _Teller:
-    def __init__(self, results: dict[str, tuple[str, Any]]) -> None:
+    def __init__(self, results: dict[str, tuple[str, Any]], patches: dict[str, bool]) -> None:
         self._results = results
+        self._patches = patches
         self._names = Names()
 
     def block(self, nodes: Program) -> list[Any]:
@@ -135,8 +136,8 @@ class _Teller:
             case "log" | "progress":
                 pass
             case "patched":
-                # All code that ever played the program had it.
-                values.append(True)
+                # Of a run that was ended before its next write no answer is stored.
+                values.append(self._patches.get(patch_of(node), True))
             case _:
                 values.append(self._value(self._names.key(node["name"])))
 
@@ -165,6 +166,11 @@ class _Teller:
         if type_ == "step:fail":
             raise Raised(key)
         return data
+
+
+def patch_of(node: Node) -> str:
+    """The name that a node asks `step.patched` with."""
+    return f"patch {node['say']}"
 
 
 class Names:
