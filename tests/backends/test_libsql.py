@@ -36,6 +36,7 @@ _OF_ONE_TURN = (
     "a_family_survives_death_at_any_batch",
     "the_winner_of_a_race_wins_again",
     "branches_keep_their_results_when_a_step_before_them_is_done_again",
+    "branches_of_a_fork_keep_their_results_when_a_step_before_them_is_done_again",
     "a_thousand_runs_of_a_key_go_in_their_order",
     "background_work_that_stops_the_engine_with_a_deadline_is_not_abandoned_itself",
     "a_run_comes_to_its_end_through_many_stops",
