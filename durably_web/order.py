@@ -31,7 +31,8 @@ class Order:
     may have changed, and what would come before it is never asked for.
 
     What is done again, after a retry or in a fork, is stored last, though the job had it before others: `calls` says
-    where it stands.
+    where it stands. Behind those with as many calls: of two outcomes of one moment the order is lost when the first of
+    them counts no more, and branches that share names may then meet in another order.
     """
 
     __slots__ = (
