@@ -77,13 +77,16 @@ class _Drain:
 
     async def work(self, max_runs: int | None) -> int:
         worker = self._worker
+        if worker.is_leaving:
+            # What is begun now would only hold up the stop.
+            return 0
         worker._environment.shutdown.reason = None
         worker._store.room.patient = True
         await worker.enter()
         count = 0
         while True:
             room = worker.room if max_runs is None else min(worker.room, max_runs - count)
-            begun = [] if room <= 0 or self._is_over() else await worker.claim_with_ticks(room, self._is_over)
+            begun = [] if room <= 0 or self._is_over() else await self._claim(room)
             count += len(begun)
             self._own.update(begun)
             if begun:
@@ -99,11 +102,20 @@ class _Drain:
             await self._until_one_ends(waiting, at_deadline=self._give_back and not ends)
             self._own = {task for task in self._own if not task.done()}
 
+    async def _claim(self, room: int) -> list[asyncio.Task[object]]:
+        claiming = asyncio.get_running_loop().create_future()
+        self._worker.claims.add(claiming)
+        try:
+            return await self._worker.claim_with_ticks(room, self._is_over)
+        finally:
+            self._worker.claims.discard(claiming)
+            claiming.set_result(None)
+
     def _is_late(self) -> bool:
         return self._deadline is not None and self._clock.monotonic() >= self._deadline
 
     def _is_over(self) -> bool:
-        return self._stops != self._worker._stops or self._is_late()
+        return self._stops != self._worker._stops or self._worker.is_leaving or self._is_late()
 
     def _stop_own(self) -> None:
         for execution, task in list(self._worker._executing.values()):

@@ -323,7 +323,8 @@ class _Reader:
         _expect(taken.restarted == restarted, f"restarted is {taken.restarted}, and not {restarted}")
         results = {(entry.number, entry.step_name) for entry in journal if entry.type == "step:complete"}
         for undo in taken.undos:
-            _expect(undo in results and len(set(taken.undos)) == len(taken.undos), f"there is no result {undo}")
+            _expect(undo in results, f"there is no result {undo}")
+        _expect(len(set(taken.undos)) == len(taken.undos), "a step is to be undone twice")
         steps, takers = {step for _, step in results}, [one.step_name for one in taken.signals if one.step_name]
         _expect(set(takers) <= steps and len(set(takers)) == len(takers), "a signal was taken by a step without result")
 

@@ -58,8 +58,10 @@ class Worker:
         self._network = environment.network
         self._online = environment.network.online
         self._deaf: Callable[[], None] | None = None
-        # Counted, so that what began before a stop knows that it is meant.
-        self._stops = 0
+        # Counted, so that what began before a stop knows that it is meant; and how many are under way.
+        self._stops = self._stopping = 0
+        # Of those who drain beside the loop: a stop waits for them.
+        self.claims: set[asyncio.Future[None]] = set()
         self._paused = False
         # Of the workers that are gone when this one starts: under which runs they died, where that is known.
         self._blamed: list[str] | None = None
@@ -93,6 +95,18 @@ class Worker:
         """Claim nothing more, finish the current step of each run, and give the leases back."""
         self.announce_stop("stop")
         self._stops += 1
+        self._stopping += 1
+        try:
+            await self._stop()
+        finally:
+            self._stopping -= 1
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nobody is to begin anything more: a stop is under way, or is about to begin."""
+        return self._stopping > 0 or self._environment.shutdown.leaving
+
+    async def _stop(self) -> None:
         self._store.changes.notify(RUNNABLE)
         self._store.changes.notify(RECOVERY)
         self._stop_executions()
@@ -103,7 +117,9 @@ class Worker:
             await loop
         if self._ticking is not None:
             await self._ticking.stop()
-        # Those of the claim that was under way.
+        while self.claims:
+            await asyncio.wait(self.claims)
+        # Those of the claims that were under way.
         self._stop_executions()
         await self._finish_all()
         self._let_go()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import signal
 import socket
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 USUAL_PORT = 8174
+# Seconds in which the requests under way are answered, where a stop may take as long as it likes.
+_MOST_FOR_REQUESTS = 60
+# What is left of a stop whose time is over by the last request.
+_LEAST_TO_STOP = 1.0
 
 
 def serve(
@@ -106,8 +111,8 @@ def serve(
         )
     if cron_secret is not None and cron_secret != cron_secret.strip():
         raise Mistake("--cron-secret has white space around it, which no header can have")
-    if metrics_token is not None and not metrics_token.strip():
-        raise Mistake("the token for metrics is empty: leave it out, or set it")
+    if metrics_token is not None and (not metrics_token or metrics_token != metrics_token.strip()):
+        raise Mistake("the token for metrics is empty, or has white space around it: leave it out, or set it")
     limit = None if stop_timeout is None else parse_duration(stop_timeout, "--stop-timeout")
     draining = parse_duration(drain, "--drain")
     durably = load_engine(target, database)
@@ -184,18 +189,53 @@ async def _serve(
     stop_timeout: float | None,
     drain: float,
 ) -> None:
-    from durably_web.server import lifespan
-
     # Opened here and not by the application, so that what is wrong with the database is this command's error.
-    async with lifespan(durably, work=work, stop_timeout=stop_timeout)():
+    await durably.migrate()
+    ending = _Ending(durably, stop_timeout)
+    try:
+        if work:
+            await durably.start()
         names = ", ".join(sorted(durably.jobs))
         process.info("serving %s at %s/%s", names, address_of(listening), path.strip("/"))
         if durably.read_only is not None:
             process.warning("only reading: %s", durably.read_only)
-        await _server(durably, app, drain).serve(sockets=[listening])
+        await _server(app, drain, ending).serve(sockets=[listening])
+    finally:
+        await ending.finish()
 
 
-def _server(durably: Durably, app: ASGIApp, drain: float) -> uvicorn.Server:
+class _Ending:
+    """The stop of a server, which takes `limit` seconds at most. Steps are finished while the requests that are under
+    way are answered: neither waits for the other."""
+
+    def __init__(self, durably: Durably, limit: float | None) -> None:
+        self._durably = durably
+        self.limit = limit
+        self._until: float | None = None
+        self._finishing: asyncio.Task[None] | None = None
+
+    def announce(self) -> None:
+        leave(self._durably)
+
+    def begin(self) -> None:
+        """From now on nothing more is begun."""
+        if self._finishing is None:
+            if self.limit is not None:
+                self._until = asyncio.get_running_loop().time() + self.limit
+            self._finishing = asyncio.ensure_future(self._durably._worker.stop())
+            # What goes wrong there goes wrong in `finish`.
+            self._finishing.add_done_callback(lambda task: None if task.cancelled() else task.exception())
+
+    async def finish(self) -> None:
+        left = self.limit
+        if self._until is not None:
+            left = max(_LEAST_TO_STOP, self._until - asyncio.get_running_loop().time())
+        await self._durably.stop(left)
+        if self._finishing is not None:
+            self._finishing.cancel()
+
+
+def _server(app: ASGIApp, drain: float, ending: _Ending) -> uvicorn.Server:
     import uvicorn
 
     loop = asyncio.get_running_loop()
@@ -214,7 +254,7 @@ def _server(durably: Durably, app: ASGIApp, drain: float) -> uvicorn.Server:
                 self.force_exit = self.should_exit = True
                 return
             self._asked = True
-            leave(durably)
+            ending.announce()
             process.info("%s: finishing", name)
             if drain > 0:
                 loop.call_later(drain, self._end)
@@ -223,7 +263,17 @@ def _server(durably: Durably, app: ASGIApp, drain: float) -> uvicorn.Server:
 
         def _end(self) -> None:
             self.should_exit = True
+            ending.begin()
 
     return Server(
-        uvicorn.Config(app, log_config=None, log_level="error", access_log=False, lifespan="off", server_header=False)
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            # Or a client that never sends the rest of its request would be waited for.
+            timeout_graceful_shutdown=_MOST_FOR_REQUESTS if ending.limit is None else math.ceil(ending.limit),
+        )
     )

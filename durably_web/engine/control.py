@@ -227,16 +227,16 @@ class Control(Triggering):
             self._store.changes.notify(end_of(run_id))
         return outcome
 
-    async def _pause(self, run_ids: list[str], request_id: str) -> Switched:
-        switched = await self._store.write(operations.pause(run_ids, request_id, self._clock.now()))
+    async def _pause(self, run_ids: list[str], request_id: str, *, held: bool = False) -> Switched:
+        switched = await self._store.write(operations.pause(run_ids, request_id, self._clock.now(), held=held))
         # Of what is resumed by now, the worker finds out that it may go on.
         for run_id in switched.runs:
             self._worker.suspend(run_id)
         await self._tell_of_switch("run:pause", request_id, switched)
         return switched
 
-    async def _resume(self, run_ids: list[str], request_id: str) -> Switched:
-        switched = await self._store.write(operations.resume(run_ids, request_id, self._clock.now()))
+    async def _resume(self, run_ids: list[str], request_id: str, *, held: bool = False) -> Switched:
+        switched = await self._store.write(operations.resume(run_ids, request_id, self._clock.now(), held=held))
         await self._tell_of_switch("run:resume", request_id, switched)
         return switched
 

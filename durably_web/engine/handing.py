@@ -111,13 +111,13 @@ class Handing(Control):
                     return offered
                 if not held:
                     held = True
-                    await self._pause([run_id], part_of(handover_id, "hold"))
+                    await self._pause([run_id], part_of(handover_id, "hold"), held=True)
                 # Only this is given up: what was offered must be told.
                 async with asyncio.timeout_at(limit):
                     await self._store.changes.wait(RUNNABLE, self._environment.polling_interval, mark)
         finally:
             if held:
-                await self._resume([run_id], part_of(handover_id, "let-go"))
+                await self._resume([run_id], part_of(handover_id, "let-go"), held=True)
 
     async def confirm_handover(self, run_id: str, handover_id: str) -> None:
         """The run was taken where it was offered to: it is `"cancelled"` here, and never goes on. Safe to repeat.

@@ -305,4 +305,4 @@ class Triggering(Reading):
 
 
 def _taken(run_id: str) -> str:
-    return f"the request's id {run_id} is that of a run of another job, so no run was made: give each request its own"
+    return f"the request's id {run_id} is that of another run, so no run was made: give each request its own"

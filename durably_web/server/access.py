@@ -50,15 +50,18 @@ MOST_LOOKED_AT = 10_000
 _OF_JOBS = (("POST", "/pause"), ("POST", "/resume"))
 
 
-async def answer(durably: Durably, caller: Caller, request: Request) -> Any:
-    """The body of the answer for this caller. Raises what the engine raises, and `HTTPException`."""
+async def answer(durably: Durably, caller: Caller, request: Request, most_runs: int) -> Any:
+    """The body of the answer for this caller. Raises what the engine raises, and `HTTPException`.
+
+    A list of runs has no more than `most_runs`.
+    """
     route = request.method, request.path
+    if route == ("GET", "/runs"):
+        return await _runs(durably, caller, request, most_runs)
     if (not caller.is_restricted and request.path != "/runs/import") or route == ("GET", "/health"):
         return await routes.answer(durably, request)
     if route in _RESTRICTED:
-        known = routes.ROUTES[route]
-        parsing.request_id(request.id)
-        parsing.check_query(request.query, known.query, known.several, request.path)
+        _check_names(request)
     if route in OPERATIONS and ("runId" in request.query or (route not in _OF_JOBS and route != ("GET", "/events"))):
         run_id = parsing.required(request.query, "runId")
         await caller.check_run(run_id, OPERATIONS[route], request.id)
@@ -71,6 +74,12 @@ async def answer(durably: Durably, caller: Caller, request: Request) -> Any:
     if request.path.startswith("/runs/"):
         return await _bulk(durably, caller, request)
     return await routes.answer(durably, request)
+
+
+def _check_names(request: Request) -> None:
+    known = routes.ROUTES[request.method, request.path]
+    parsing.request_id(request.id)
+    parsing.check_query(request.query, known.query, known.several, request.path)
 
 
 def _name_of(request: Request) -> str:
@@ -99,11 +108,19 @@ async def _trigger_many(durably: Durably, caller: Caller, request: Request) -> A
     return [routes.made(handle) for handle in await durably.trigger_many(job, given, request_id=request.id)]
 
 
-async def _runs(durably: Durably, caller: Caller, request: Request) -> Any:
+async def _runs(durably: Durably, caller: Caller, request: Request, most: int) -> Any:
+    _check_names(request)
+    limit = parsing.whole(request.query, "limit")
+    if limit is not None and limit > most:
+        raise parsing.BadRequest(f"limit must be at most {most}: the limit of this server")
     scope = await caller.scope(RunFilter.of(request.query))
     if scope.finds_nothing:
         return []
-    runs = await routes.answer(durably, request._replace(query=scope.narrow(request.query)))
+    query = {**scope.narrow(request.query), "limit": str(most + 1 if limit is None else limit)}
+    runs = await routes.answer(durably, request._replace(query=query))
+    if len(runs) > most:
+        # A part of them would look like all of them.
+        raise parsing.BadRequest(f"there are more than {most} such runs: give a limit, and go on with after, a run's id")
     return [run for run in runs if await caller.sees(run["id"], "read")]
 
 
@@ -174,7 +191,6 @@ async def _decline(durably: Durably, caller: Caller, request: Request) -> Any:
 _RESTRICTED: dict[tuple[str, str], Callable[[Durably, Caller, Request], Awaitable[Any]]] = {
     ("POST", "/trigger"): _trigger,
     ("POST", "/trigger-many"): _trigger_many,
-    ("GET", "/runs"): _runs,
     ("GET", "/stats"): _stats,
     ("GET", "/events"): _events,
     ("POST", "/runs/import"): _import,

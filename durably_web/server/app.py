@@ -200,7 +200,7 @@ class _Server:
         # A request that carries nothing else may still carry a body that is nobody's business.
         body = None if method == "GET" else await limits.body_of(http, path, self._limits)
         request = Request(method, path, query, body, http.headers.get("idempotency-key"))
-        return json_response(await access.answer(self._durably, caller, request))
+        return json_response(await access.answer(self._durably, caller, request, self._limits.runs))
 
     async def _stream(self, http: HttpRequest, path: str, query: dict[str, Any], caller: Caller) -> Response:
         check_names(query, STREAMS[path], ("jobName",), path)

@@ -65,9 +65,9 @@ def metrics_routes(metrics: Metrics, token: str | None, admit: Callable[[Request
 
 
 def checked_token(token: str | None) -> str | None:
-    """Raises `ValueError` for one that a forgotten setting would give."""
-    if token is not None and not token.strip():
-        raise ValueError("metrics_token is empty: leave it out, or set it")
+    """Raises `ValueError` for one that a forgotten setting would give, or that no header can have."""
+    if token is not None and (not token or token != token.strip()):
+        raise ValueError("metrics_token is empty, or has white space around it: leave it out, or set it")
     return token
 
 
@@ -89,7 +89,8 @@ def exposed(text: bytes | None) -> Response:
 
 
 def _check_token(request: Request, token: str) -> None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # Starlette reads headers as latin-1; these are the bytes that were sent.
+    scheme, _, given = request.headers.get("authorization", "").encode("latin-1").partition(b" ")
     # In a time that says nothing of how much of it is right.
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
         raise HTTPException(401, "metrics need the token", {"WWW-Authenticate": "Bearer"})

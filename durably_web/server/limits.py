@@ -29,8 +29,9 @@ class Limits:
     """What more than this is refused: a body with 413, and everything else with 400.
 
     `body` is bytes, and `document` those of a run that is imported; `depth` is levels of JSON within JSON. `labels` is
-    how many labels a run may be given, `items` how many runs one request may ask for; `label` and `name` are
-    characters: of a label's key or value, and of the name of a job, or a key. `streams` is how many streams of events
+    how many labels a run may be given, `items` how many runs one request may ask for, and
+    `runs` how many a list of them has; `label` and `name` are characters: of a label's key or value, and of the name of
+    a job, or a key. `streams` is how many streams of events
     there may be at once in this process; one more is refused with 503. `process_seconds` and `process_runs` are how
     long, and for how many runs, one call of `/process` works: it is also what a call gets that asks for nothing.
     """
@@ -42,6 +43,7 @@ class Limits:
     label: int = 256
     name: int = 512
     items: int = 1_000
+    runs: int = 10_000
     streams: int = 1_000
     process_seconds: float = 50.0
     process_runs: int = 1_000
@@ -63,7 +65,7 @@ async def bytes_of(request: HttpRequest, limits: Limits, most: int | None = None
     """The body as it was sent, of `most` bytes. Raises `TooLarge`."""
     most = limits.body if most is None else most
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most:
+    if length.isdecimal() and int(length) > most:
         raise TooLarge(f"the body must be at most {most} bytes")
     parts = []
     size = 0

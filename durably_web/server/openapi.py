@@ -63,6 +63,9 @@ def _operation(method: str, path: str, query: tuple[str, ...], several: tuple[st
         "parameters": [_parameter(name, path, several) for name in query],
         "responses": _responses(_ANSWERS.get((method, path), _ANY)),
     }
+    if path == "/runs":
+        limit = next(one for one in operation["parameters"] if one["name"] == "limit")
+        limit["schema"] = _WHOLE | {"maximum": limits.runs}
     if summary := _SUMMARIES.get((method, path)):
         operation["summary"] = summary
     if method != "GET":

@@ -245,7 +245,13 @@ class Store:
             while self._waiting:
                 async with self._turn:
                     shared, self._waiting = self._waiting[:MAX_SHARED], self._waiting[MAX_SHARED:]
-                    await self._send_shared([item for item in shared if not item.is_pointless])
+                    behind = len(self._waiting)
+                    away = await self._send_shared([item for item in shared if not item.is_pointless])
+                    if away is not None:
+                        # Those that were there before have waited as long, and would only wait for their turns.
+                        late, self._waiting = self._waiting[:behind], self._waiting[behind:]
+                        for item in late:
+                            item.fail(away)
         finally:
             # Those who have their answers now go on first, and tell of it, before anybody writes past the others.
             asyncio.get_running_loop().call_soon(self._rest)
@@ -253,8 +259,9 @@ class Store:
     def _rest(self) -> None:
         self._flusher = asyncio.get_running_loop().create_task(self._flush()) if self._waiting else None
 
-    async def _send_shared(self, items: list[_Waiting]) -> None:
-        """One transaction for all. Whatever goes wrong, no item is left without an answer."""
+    async def _send_shared(self, items: list[_Waiting]) -> StoreError | None:
+        """One transaction for all. Whatever goes wrong, no item is left without an answer. Gives the error of a database
+        that cannot be reached."""
         built: list[tuple[_Waiting, Operation[Any]]] = []
         if self.room.is_full:
             for item in items:
@@ -262,7 +269,7 @@ class Store:
                     self._hold(item)
             items = [item for item in items if not item.patient]
         if not items:
-            return
+            return None
         try:
             for item in items:
                 try:
@@ -283,7 +290,7 @@ class Store:
                 # One of them is to blame; alone, each gets its own answer.
                 for item, operation in built:
                     await self._send_alone(item, operation, error if len(built) == 1 else None)
-                return
+                return None
             position = 0
             for item, operation in built:
                 end = position + len(operation.batch.statements)
@@ -297,6 +304,8 @@ class Store:
                 item.fail(error)
             if not isinstance(error, Exception):
                 raise
+            return error if isinstance(error, StoreBusy | StoreUnavailable) else None
+        return None
 
     async def _send_alone(self, item: _Waiting, operation: Operation[Any], error: StoreError | None) -> None:
         """One that did not go through with others; or `error` is what it met already."""

@@ -224,7 +224,13 @@ async def test_with_a_token_they_are_for_who_knows_it(
     assert ("durably_" in answer.text) == (status == 200)
 
 
-@pytest.mark.parametrize("token", ["", "  "])
+async def test_a_token_may_have_any_letters(direct: Direct) -> None:
+    client = direct(metrics_token="Schlüssel")
+    assert (await client.get("/metrics", headers={b"Authorization": "Bearer Schlüssel".encode()})).status_code == 200
+    assert (await client.get("/metrics", headers={b"Authorization": "Bearer Schlussel".encode()})).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["", "  ", "secret\n", " secret"])
 def test_a_token_that_was_forgotten_is_refused(durably_of_nobody: Durably, token: str) -> None:
     with pytest.raises(ValueError, match="metrics_token is empty"):
         create_app(durably_of_nobody, metrics_token=token)

@@ -114,4 +114,8 @@ def _pause(reply: Reply) -> float:
     if asked.isascii() and asked.isdigit():
         return float(asked)
     date = email.utils.parsedate_tz(asked)
-    return 0.0 if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    try:
+        return 0.0 if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+    except (ValueError, OverflowError):
+        # In no calendar.
+        return 0.0

@@ -78,7 +78,8 @@ def answer(body: bytes, batch: Batch, *, locked: bool = False) -> Answer:
             if error is not None:
                 own = begins <= step < begins + count
                 raise _error(error, step - begins if own else None)
-        if any(outcome is None for outcome in outcomes[: count + 2 * begins]):
+        asked = outcomes[: count + 2 * begins]
+        if len(asked) < count + 2 * begins or None in asked:
             raise Garbled("a part of the batch was left out")
         rows = [[_row(row) for row in outcome["rows"]] for outcome in outcomes[begins : begins + count]]
         told = found.get("replication_index")

@@ -16,6 +16,9 @@ TERMINAL: LiteralString = "status IN ('completed', 'failed', 'cancelled')"
 # May be claimed. In these words, so that SQLite finds the index of such runs.
 READY: LiteralString = "status = 'pending' AND wake_at IS NULL AND paused = 0 AND blocked = 0"
 
+# What `paused` is while a handover waits for the current steps of a run, and nobody else has paused it.
+HELD: LiteralString = "2"
+
 # What a run has no more once it is not leased.
 NO_LEASE: LiteralString = "lease_owner = NULL, lease_token = NULL, lease_expires_at = NULL"
 

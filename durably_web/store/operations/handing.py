@@ -29,9 +29,6 @@ from durably_web.store.operations.reading import (
     Whole,
 )
 
-HOLD = "hold"
-"""The part of a handover that pauses a run which is executed."""
-
 # The run `r` belongs to one that goes on here, and would end without telling it.
 _PARENT: LiteralString = """
 (SELECT p.id FROM durably_runs p WHERE p.id = r.parent_run_id AND p.status IN ('pending', 'leased', 'waiting'))
@@ -59,8 +56,7 @@ SELECT id, (SELECT max(number) + 1 FROM durably_journal WHERE run_id = r.id), ge
         'status', CASE WHEN status = 'waiting' THEN 'waiting' ELSE 'pending' END,
         'wakeAt', wake_at,
         'awaits', CASE WHEN status = 'waiting' THEN awaits END,
-        'paused', CASE WHEN paused = 1 AND NOT EXISTS (
-            SELECT 1 FROM durably_requests WHERE request_id = ? AND subject = r.id) THEN 1 ELSE 0 END), ?, ?
+        'paused', CASE WHEN paused = 1 THEN 1 ELSE 0 END), ?, ?
 FROM durably_runs r
 WHERE id = ? AND (status IN ('pending', 'waiting') OR (status = 'leased' AND lease_expires_at <= ?)) AND {NOT_OFFERED}
   AND {_PARENT} IS NULL AND {_CHILD} IS NULL AND {_CALL} IS NULL
@@ -186,12 +182,11 @@ def offer_run(run_id: str, handover_id: str, target: str, now: int) -> Operation
         whole = Whole(results[4][0], *results[5:])
         return Offered(status, bool(paused), _detail(handover), parent, child, call, seq, whole)
 
-    hold = part_of(handover_id, HOLD)
     return operation(
         "offer_run",
         "write",
         decode,
-        (INSERT_OFFER, (handover_id, target, hold, now, handover_id, run_id, now, handover_id)),
+        (INSERT_OFFER, (handover_id, target, now, handover_id, run_id, now, handover_id)),
         (UNBLOCK_BEHIND_OFFERED, (run_id, handover_id, run_id)),
         (OFFER_RUN, (_awaits(handover_id), run_id, handover_id)),
         (SELECT_OFFERED, (run_id,)),

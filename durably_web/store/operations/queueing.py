@@ -7,7 +7,7 @@ from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Status
 from durably_web.store.batch import Operation, Rows
-from durably_web.store.operations.building import ACTIVE, AWAITS, NOT_OFFERED, nothing, operation, texts
+from durably_web.store.operations.building import ACTIVE, AWAITS, HELD, NOT_OFFERED, nothing, operation, texts
 from durably_web.store.operations.repeating import forget_old
 
 _ASKED: LiteralString = "(SELECT value FROM json_each(?))"
@@ -36,10 +36,20 @@ PAUSE_RUNS: LiteralString = f"""
 UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE} AND {NOT_OFFERED} AND {_NOT_YET}
 """
 
+# For a handover: a pause that somebody has asked for, before or meanwhile, is another one, and outlasts it.
+HOLD_RUNS: LiteralString = f"""
+UPDATE durably_runs SET paused = {HELD} WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 0 AND {NOT_OFFERED} AND {_NOT_YET}
+"""
+
 # It may have lost its place behind others of its key: whether one of them holds the key, its claim will see.
 RESUME_RUNS: LiteralString = f"""
 UPDATE durably_runs SET paused = 0, blocked = 0
-WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 1 AND {NOT_OFFERED} AND {_NOT_YET}
+WHERE id IN {_ASKED} AND {ACTIVE} AND paused > 0 AND {NOT_OFFERED} AND {_NOT_YET}
+"""
+
+LET_GO_RUNS: LiteralString = f"""
+UPDATE durably_runs SET paused = 0, blocked = 0
+WHERE id IN {_ASKED} AND {ACTIVE} AND paused = {HELD} AND {NOT_OFFERED} AND {_NOT_YET}
 """
 
 MARK_RUNS: LiteralString = f"""
@@ -99,8 +109,8 @@ def _switched(results: list[Rows]) -> Switched:
     return Switched(frozenset(str(row[0]) for row in marked), dict(cast("list[tuple[str, Status]]", statuses)))
 
 
-def pause(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Switched]:
-    """Let nobody claim those of these runs that are not terminal."""
+def pause(run_ids: Sequence[str], request_id: str, now: int, *, held: bool = False) -> Operation[Switched]:
+    """Let nobody claim those of these runs that are not terminal; where they are `held`, until they are let go."""
     asked = texts(run_ids)
     return operation(
         "pause",
@@ -108,22 +118,22 @@ def pause(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Switch
         _switched,
         forget_old(now),
         (UNBLOCK_BEHIND_PAUSED, (asked, asked, request_id)),
-        (PAUSE_RUNS, (asked, request_id)),
+        (HOLD_RUNS if held else PAUSE_RUNS, (asked, request_id)),
         (MARK_RUNS, (request_id, asked)),
         (SELECT_MARKED, (request_id,)),
         (SELECT_STATUSES, (asked,)),
     )
 
 
-def resume(run_ids: Sequence[str], request_id: str, now: int) -> Operation[Switched]:
-    """Let those of these runs that are not terminal be claimed again."""
+def resume(run_ids: Sequence[str], request_id: str, now: int, *, held: bool = False) -> Operation[Switched]:
+    """Let those of these runs that are not terminal be claimed again; or only those that are no more than `held`."""
     asked = texts(run_ids)
     return operation(
         "resume",
         "write",
         _switched,
         forget_old(now),
-        (RESUME_RUNS, (asked, request_id)),
+        (LET_GO_RUNS if held else RESUME_RUNS, (asked, request_id)),
         (MARK_RUNS, (request_id, asked)),
         (SELECT_MARKED, (request_id,)),
         (SELECT_STATUSES, (asked,)),

@@ -155,8 +155,9 @@ def _where(which: Filter, newest_first: bool = True) -> tuple[LiteralString, lis
         conditions.append("r.created_at <= ? AND r.completed_at <= ?")
         params += [which.ended_before, which.ended_before]
     if which.paused is not None:
-        conditions.append("r.paused = ?")
-        params.append(int(which.paused))
+        # One that is only held can be paused, and can be resumed.
+        conditions.append("r.paused <> ?")
+        params.append(0 if which.paused else 1)
     if which.schedule is not None:
         conditions.append("r.schedule = ?")
         params.append(which.schedule)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, LiteralString, NamedTuple, cast
 
 from durably_web.records import Disposition
-from durably_web.store.batch import Operation, Rows, Value
+from durably_web.store.batch import Operation, Row, Rows, Value
 from durably_web.store.operations.building import ACTIVE, LAST_REQUEST, NEVER_USED, NEXT_NUMBER, operation
 
 Coalesce = Literal["skip", "replace", "queue"]
@@ -35,9 +35,10 @@ ON CONFLICT (run_id, number) DO UPDATE SET number = excluded.number
 RETURNING seq
 """
 
-# The same, with the job of the run that has the id: it may be one that this request has not made.
+# The same, with the job and the labels of the run that has the id: it may be one that this request has not made.
 INSERT_ASKED_ENTRY: LiteralString = f"""
-{INSERT_TRIGGER_ENTRY}, (SELECT r.job_name FROM durably_runs r WHERE r.id = ?)
+{INSERT_TRIGGER_ENTRY}, (SELECT r.job_name FROM durably_runs r WHERE r.id = ?),
+(SELECT r.labels FROM durably_runs r WHERE r.id = ?)
 """
 
 SELECT_BY_IDEMPOTENCY_KEY: LiteralString = """
@@ -227,7 +228,7 @@ def _statements(asked: Trigger, refuse: bool = False) -> _Statements:
         inserting = [(INSERT_RUN, (*run_values(asked), run_id))]
     if asked.labels:
         inserting.append((INSERT_LABELS, (run_id,)))
-    inserting.append((INSERT_ASKED_ENTRY, (asked.origin, run_id, run_id)))
+    inserting.append((INSERT_ASKED_ENTRY, (asked.origin, run_id, run_id, run_id)))
     pending = (asked.concurrency_key, asked.job_name, int(asked.debounce))
     if asked.concurrency_key is not None:
         inserting.append((SELECT_KEYED_OUTCOME, (run_id, run_id, run_id, asked.job_name, key, *pending)))
@@ -261,7 +262,7 @@ def _keyed(asked: Trigger, refuse: bool) -> _Statements:
 def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     if asked.concurrency_key is None:
         entry = results[1 + bool(asked.labels)]
-        if entry and entry[0][1] != asked.job_name:
+        if entry and not _is_of(asked, entry[0]):
             return Triggered(asked.run_id, None, None, taken=True)
         if entry:
             return Triggered(asked.run_id, "created", cast(int, entry[0][0]))
@@ -272,7 +273,7 @@ def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     own, coalesced, coalesced_seq, idempotent, pending = cast("tuple[Any, ...]", results[-1][0])
     if own is not None:
         entry = results[-2]
-        if entry and entry[0][1] != asked.job_name:
+        if entry and not _is_of(asked, entry[0]):
             return Triggered(asked.run_id, None, None, taken=True)
         return Triggered(own, "created", cast(int, entry[0][0]) if entry else None)
     if coalesced is not None:
@@ -280,6 +281,12 @@ def _triggered(asked: Trigger, results: list[Rows]) -> Triggered:
     if idempotent is not None:
         return Triggered(idempotent, "idempotent", None)
     return Triggered(pending, None, None)
+
+
+def _is_of(asked: Trigger, entry: Row) -> bool:
+    """Whether the run that has the id may be the one that was made for this trigger: nothing of this changes."""
+    _, job_name, labels = entry
+    return job_name == asked.job_name and json.loads(cast(str, labels)) == asked.labels
 
 
 def pending_of(job_name: str, concurrency_key: str) -> Operation[str | None]:
