@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 JOBS = """
+import asyncio
 from durably_web import Durably, Step, job
 from starlette.exceptions import HTTPException
 
@@ -21,7 +24,13 @@ async def add(step: Step, input: dict) -> int:
 async def ask(step: Step, input: dict) -> int:
     return await step.wait_for_signal("answer")
 
+@job
+async def rest(step: Step, input: dict) -> None:
+    for _ in range(20):
+        await step.run("rest", asyncio.sleep, 0.05)
+
 durably = Durably("engine.db", jobs=[add])
+resting = Durably("engine.db", jobs=[rest], max_concurrent_runs=1)
 number = 5
 
 class Auth:
@@ -127,3 +136,33 @@ def test_a_cron_job_works_where_the_server_does_not(command_line: CommandLine) -
     assert httpx.get(f"{address}run", params={"runId": run_id}).json()["output"] == 3
     command.process.send_signal(signal.SIGTERM)
     assert command.end() == 0
+
+
+def test_a_stop_waits_neither_for_a_call_of_cron_nor_for_a_client_that_says_no_more(command_line: CommandLine) -> None:
+    """The call ends behind the current step, and is answered; the client is left."""
+    (command_line.folder / "work.py").write_text(JOBS)
+    arguments = ("--port", "0", "--no-work", "--cron-secret", "secret", "--stop-timeout", "2s")
+    command = command_line.start("serve", "work.py:resting", *arguments)
+    address = command.wait_for_line(lambda line: "serving" in line).split()[-1]
+    many = {"jobName": "rest", "items": [{"input": {}}] * 100}
+    assert httpx.post(f"{address}trigger-many", json=many).status_code == 200
+    answers: list[httpx.Response] = []
+
+    def call() -> None:
+        headers = {"Authorization": "Bearer secret"}
+        answers.append(httpx.post(f"{address}process", headers=headers, timeout=120))
+
+    calling = threading.Thread(target=call)
+    calling.start()
+    command.wait_for_line(lambda line: "started rest" in line)
+    host, port = httpx.URL(address).host, httpx.URL(address).port
+    with socket.create_connection((host, port)) as client:
+        client.sendall(b"POST /trigger HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Content-Length: 100\r\n\r\n{")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end() == 0
+    calling.join()
+    assert answers[0].status_code == 200
+    # One call may take fifty seconds; of a hundred runs of a second each it had begun few.
+    assert answers[0].json()["due"] > 90
+    assert command.told[-1] == "server stopped"

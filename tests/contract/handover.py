@@ -12,10 +12,12 @@ from durably_web.errors import Conflict, NotFound, RunCancelled
 from durably_web.jobs import Job, job
 from durably_web.retry import Retry
 from durably_web.steps import Step
+from durably_web.store.batch import Executor
 from tests.contract import Backend, needs
+from tests.support.executors import HeldExecutor
 from tests.support.scenes import LONG, move, run_of, settled, step_of
 from tests.support.two import Two, Way, owners, refused
-from tests.support.world import Gate, Heard, World, bounded, raised
+from tests.support.world import Gate, Heard, World, bounded, raised, turns
 
 THERE = "https://there.example/api"
 
@@ -313,6 +315,77 @@ async def a_paused_run_arrives_paused(backend: Backend) -> None:
         assert await bounded(there.process_until_idle()) == 0
         await there.resume(run_id)
         assert await bounded(there.process_until_idle()) == 1
+
+
+@needs("another")
+async def a_pause_outlasts_a_handover(backend: Backend) -> None:
+    """Whether somebody asks for it before, or while the current step is waited for."""
+
+    async def code(step: Step, calls: Calls) -> Any:
+        return [await step.run("one", calls.stop_here, "one"), await step.run("two", calls.do, "two")]
+
+    async with Two(backend) as two:
+        calls = Calls()
+        here, there = await two.here.started(_job(code, calls)), await two.there.engine(_job(code, calls))
+        runs = [(await here.trigger("work", {})).id for _ in range(4)]
+        await calls.gate.reached(4)
+        await here.pause(runs[0])
+        moving = [asyncio.ensure_future(here.hand_over(run_id, there, target=THERE)) for run_id in runs[:3]]
+        await settled()
+        await here.pause(runs[1])
+        # It is over here before it is offered: the pause is not.
+        await here.pause(runs[3])
+        await raised(TimeoutError, here.hand_over(runs[3], there, timeout=0.001))
+        assert (await run_of(here, runs[3])).paused
+        calls.gate.open()
+        await bounded(asyncio.gather(*moving))
+        assert [(await run_of(there, run_id)).paused for run_id in runs[:3]] == [True, True, False]
+        assert await bounded(there.process_until_idle()) == 1
+        await there.resume_runs(job="work")
+        assert await bounded(there.process_until_idle()) == 2
+
+
+@needs("another")
+async def one_that_is_held_can_be_paused_and_resumed_with_others(backend: Backend) -> None:
+    async def code(step: Step, calls: Calls) -> Any:
+        return [await step.run("one", calls.stop_here, "one"), await step.run("two", calls.do, "two")]
+
+    async with Two(backend) as two:
+        calls = Calls()
+        here, there = await two.here.started(_job(code, calls)), await two.there.engine(_job(code, calls))
+        run_id = (await here.trigger("work", {})).id
+        await calls.gate.reached()
+        moving = asyncio.ensure_future(here.hand_over(run_id, there, target=THERE))
+        await settled()
+        assert await here.resume_runs(job="work") == 1
+        assert not (await run_of(here, run_id)).paused
+        assert await here.pause_runs(job="work") == 1
+        calls.gate.open()
+        await bounded(moving)
+        assert (await run_of(there, run_id)).paused
+
+
+@needs("another")
+async def an_offer_that_was_stored_is_told_though_its_time_is_over(backend: Backend) -> None:
+    async with Two(backend) as two:
+        calls, held = Calls(), []
+
+        def through(inner: Executor) -> Executor:
+            held.append(HeldExecutor(inner))
+            return held[0]
+
+        here = await two.here.engine(_job(_many, calls), through=through)
+        there = await two.there.engine(_job(_many, calls))
+        run_id = (await here.trigger("work", {})).id
+        await turns()
+        held[0].hold()
+        offering = asyncio.ensure_future(here.offer_run(run_id, THERE, timeout=0))
+        await turns()
+        held[0].release()
+        offer = await bounded(offering)
+        assert offer.document is not None and await owners(two, run_id) == []
+        await there.import_run(offer.document)
+        await here.confirm_handover(run_id, offer.handover_id)
 
 
 @needs("another")

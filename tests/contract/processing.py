@@ -10,8 +10,10 @@ from durably_web.jobs import job
 from durably_web.records import instant
 from durably_web.retry import Retry
 from durably_web.steps import Step
+from durably_web.store.batch import Batch, Executor, Rows
 from tests.contract import Backend, needs
-from tests.support.world import Gate, Heard, World, bounded, raised, turns
+from tests.support.executors import HeldExecutor
+from tests.support.world import Gate, Heard, World, bounded, raised, turns, until
 
 MINUTE = 60.0
 
@@ -147,6 +149,59 @@ async def at_its_deadline_it_finishes_steps_and_gives_the_runs_back(backend: Bac
         assert called == ["first", "third", "first", "third"], "no step has run twice"
         run = await other.get_run(handle.id)
         assert run is not None and run.output == "done" and run.attempt == 2
+
+
+async def a_stop_begins_nothing_more(backend: Backend) -> None:
+    """Whoever calls while it is under way gets an answer, and does not hold it up."""
+    gate = Gate()
+
+    @job
+    async def long(step: Step, input: dict[str, Any]) -> None:
+        await step.run("hold", gate.wait, 1)
+
+    async with World(backend) as world:
+        durably = await world.started(long, quick)
+        await durably.trigger(long)
+        await gate.reached()
+        stopping = asyncio.ensure_future(durably.stop())
+        await turns()
+        await durably.trigger_many(quick, [{"input": {}}] * 3)
+        found = await bounded(durably.process())
+        assert (found.processed, found.due) == (0, 3)
+        assert await bounded(durably.process_until_idle()) == 0
+        assert durably._environment.shutdown.is_near() and not stopping.done(), "it waits for its step"
+        gate.open()
+        await bounded(stopping)
+        assert await (await world.engine(long, quick)).process_until_idle() == 4
+
+
+class _HeldWrites(HeldExecutor):
+    async def run(self, batch: Batch) -> list[Rows]:
+        return await (self.inner.run(batch) if batch.mode == "read" else super().run(batch))
+
+
+async def what_is_claimed_as_a_stop_begins_is_given_back(backend: Backend) -> None:
+    async with World(backend) as world:
+        held: list[_HeldWrites] = []
+
+        def through(inner: Executor) -> Executor:
+            held.append(_HeldWrites(inner))
+            return held[0]
+
+        durably = await world.engine(quick, through=through)
+        await durably.trigger(quick)
+        await turns()
+        held[0].hold()
+        arrived = held[0].arrived
+        processing = asyncio.ensure_future(durably.process_until_idle())
+        await until(lambda: held[0].arrived > arrived)
+        stopping = asyncio.ensure_future(durably.stop())
+        await turns()
+        held[0].release()
+        await bounded(stopping)
+        await bounded(asyncio.gather(processing, return_exceptions=True))
+        [(status, owner)] = await world.rows("SELECT status, lease_owner FROM durably_runs")
+        assert status in ("pending", "completed") and owner is None
 
 
 async def what_sleeps_at_the_deadline_sleeps_on(backend: Backend) -> None:

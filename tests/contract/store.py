@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from durably_web.clock import ManualClock
-from durably_web.errors import ConstraintViolated
+from durably_web.errors import ConstraintViolated, StoreUnavailable
 from durably_web.jobs import job
 from durably_web.steps import Step
 from durably_web.store import migrations, operations
@@ -16,7 +16,7 @@ from durably_web.store.batch import Batch, Executor, Operation, Statement
 from durably_web.store.operations import claiming, reading, requests, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
-from tests.support.executors import CountingExecutor, HeldExecutor
+from tests.support.executors import CountingExecutor, FaultyExecutor, HeldExecutor
 from tests.support.invariants import check_invariants
 from tests.support.store_registry import CODEC, REGISTRY
 from tests.support.store_scene import (
@@ -304,6 +304,26 @@ async def a_write_is_answered_although_its_neighbours_were_cancelled(backend: Ba
     # One was on its way when it was cancelled, or none; the others were never sent, or were, and that is all.
     await check_invariants(held.inner)
     await bounded(store.close())
+
+
+async def a_database_that_is_away_is_not_waited_for_again_by_each_that_waits(backend: Backend) -> None:
+    """An executor tries for a while before it gives up: those that wait behind a write have waited as long."""
+    inner = await _open(backend)
+    held = HeldExecutor(FaultyExecutor(inner, "dead"))
+    store = Store(held, ManualClock())
+    faulty = cast(FaultyExecutor, held.inner)
+    faulty.at = 1
+    held.hold()
+    before = [asyncio.ensure_future(store.write(operations.trigger(trigger(f"before {number}")))) for number in range(300)]
+    await turns()
+    arrived = held.arrived
+    held.release()
+    outcomes = await bounded(asyncio.gather(*before, return_exceptions=True))
+    assert all(isinstance(one, StoreUnavailable) for one in outcomes)
+    assert held.arrived <= arrived + 1, "the one that was sent alone, and those that waited behind it"
+    faulty.at = 0
+    await bounded(store.write(operations.trigger(trigger("after"))))
+    await inner.close()
 
 
 async def an_operation_that_cannot_be_built_or_read_fails_alone(backend: Backend) -> None:

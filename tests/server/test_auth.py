@@ -203,6 +203,17 @@ async def test_operations_have_names(direct: Direct, durably: Durably) -> None:
     assert asked == [*reading.split(), *changing.split(), "pause", "resume", "delete"]
 
 
+async def test_a_request_by_the_id_of_others_run_is_told_so(direct: Direct, durably: Durably) -> None:
+    run_id = await run_of(durably, "acme", "ask")
+    client = direct(auth=Both())
+    key = {"Idempotency-Key": run_id}
+    for path, body in (("/trigger", {}), ("/trigger-many", {"items": [{}]})):
+        answer = await client.post(path, json={"jobName": "ask", **body}, headers={**GLOBEX, **key})
+        assert answer.status_code == 409 and "give each request its own" in answer.json()["error"], answer.text
+    again = await client.post("/trigger", json={"jobName": "ask"}, headers={**ACME, **key})
+    assert again.json() == {"runId": run_id, "disposition": "created"}
+
+
 async def test_who_deleted_a_run_may_ask_once_more(direct: Direct, durably: Durably) -> None:
     run_id = await run_of(durably, "acme")
     client = direct(auth=Both())

@@ -157,6 +157,21 @@ async def test_a_deep_body_within_the_size(direct: Direct) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "the body must be at most 100 levels deep")
 
 
+async def test_a_list_is_whole_or_refused(direct: Direct, durably: Durably) -> None:
+    client = direct(limits=Limits(runs=2))
+    ids = [await trigger(client, "ask") for _ in range(2)]
+    assert [one["id"] for one in (await client.get("/runs")).json()] == ids[::-1]
+    ids.append(await trigger(client, "ask"))
+    for path in ("/runs", "/runs?status=waiting,pending,leased", "/runs?limit=3"):
+        answer = await client.get(path)
+        assert answer.status_code == 400 and "limit" in answer.json()["error"], path
+    first = (await client.get("/runs?limit=2")).json()
+    rest = (await client.get("/runs", params={"after": first[-1]["id"]})).json()
+    assert [one["id"] for one in first + rest] == ids[::-1]
+    schema = (await client.get("/openapi.json")).json()["paths"]["/runs"]["get"]["parameters"]
+    assert next(one for one in schema if one["name"] == "limit")["schema"]["maximum"] == 2
+
+
 async def test_many_items_are_refused_before_they_are_looked_at(direct: Direct) -> None:
     client = direct(limits=Limits(items=2))
     answer = await client.post("/trigger-many", json={"jobName": "echo", "items": [{}, {}, {}]})
