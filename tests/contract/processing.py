@@ -175,17 +175,23 @@ async def a_stop_begins_nothing_more(backend: Backend) -> None:
         assert await (await world.engine(long, quick)).process_until_idle() == 4
 
 
-class _HeldWrites(HeldExecutor):
+class _HeldReplies(HeldExecutor):
+    """Those of what writes."""
+
     async def run(self, batch: Batch) -> list[Rows]:
-        return await (self.inner.run(batch) if batch.mode == "read" else super().run(batch))
+        results = await self.inner.run(batch)
+        if batch.mode == "write":
+            self.arrived += 1
+            await self._door.wait()
+        return results
 
 
 async def what_is_claimed_as_a_stop_begins_is_given_back(backend: Backend) -> None:
     async with World(backend) as world:
-        held: list[_HeldWrites] = []
+        held: list[_HeldReplies] = []
 
         def through(inner: Executor) -> Executor:
-            held.append(_HeldWrites(inner))
+            held.append(_HeldReplies(inner))
             return held[0]
 
         durably = await world.engine(quick, through=through)
