@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 USUAL_PORT = 8174
 # Seconds in which the requests under way are answered, where a stop may take as long as it likes.
 _MOST_FOR_REQUESTS = 60
-# What is left of a stop whose time is over by the last request.
-_LEAST_TO_STOP = 1.0
 
 
 def serve(
@@ -205,34 +203,28 @@ async def _serve(
 
 
 class _Ending:
-    """The stop of a server, which takes `limit` seconds at most. Steps are finished while the requests that are under
-    way are answered: neither waits for the other."""
+    """The stop of a server. Steps are finished while the requests that are under way are answered: neither waits for
+    the other, and both have `limit` seconds."""
 
     def __init__(self, durably: Durably, limit: float | None) -> None:
         self._durably = durably
         self.limit = limit
-        self._until: float | None = None
-        self._finishing: asyncio.Task[None] | None = None
+        self._answered = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
 
     def announce(self) -> None:
         leave(self._durably)
 
     def begin(self) -> None:
         """From now on nothing more is begun."""
-        if self._finishing is None:
-            if self.limit is not None:
-                self._until = asyncio.get_running_loop().time() + self.limit
-            self._finishing = asyncio.ensure_future(self._durably._worker.stop())
-            # What goes wrong there goes wrong in `finish`.
-            self._finishing.add_done_callback(lambda task: None if task.cancelled() else task.exception())
+        if self._stopping is None:
+            self._durably._in_use.append(self._answered)
+            self._stopping = asyncio.ensure_future(self._durably.stop(self.limit))
 
     async def finish(self) -> None:
-        left = self.limit
-        if self._until is not None:
-            left = max(_LEAST_TO_STOP, self._until - asyncio.get_running_loop().time())
-        await self._durably.stop(left)
-        if self._finishing is not None:
-            self._finishing.cancel()
+        """No request is under way any more."""
+        self._answered.set()
+        await (self._stopping or self._durably.stop(self.limit))
 
 
 def _server(app: ASGIApp, drain: float, ending: _Ending) -> uvicorn.Server:

@@ -118,6 +118,8 @@ class Durably(Scheduling):
         self._stops: dict[asyncio.Future[None], object] = {}
         self._stopped = 0
         self._stop_hooks: list[Callable[[], None]] = []
+        # Of those who need the database longer than the runs do: set when they are done.
+        self._in_use: list[asyncio.Event] = []
         environment.shutdown.wait_until = self.wait_until
         if retain_runs is not None:
             # Here, and not at the top: in a browser each module costs a millisecond at the start.
@@ -229,6 +231,8 @@ class Durably(Scheduling):
         if self._retention is not None:
             await self._retention.stop()
         await self._worker.stop()
+        for done in self._in_use:
+            await done.wait()
         while True:
             if self._background is not None:
                 await self._background.finish(self._stops.values())

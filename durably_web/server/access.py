@@ -120,7 +120,9 @@ async def _runs(durably: Durably, caller: Caller, request: Request, most: int) -
     runs = await routes.answer(durably, request._replace(query=query))
     if len(runs) > most:
         # A part of them would look like all of them.
-        raise parsing.BadRequest(f"there are more than {most} such runs: give a limit, and go on with after, a run's id")
+        raise parsing.BadRequest(
+            f"there are more than {most} such runs: give a limit, and go on with after, a run's id"
+        )
     return [run for run in runs if await caller.sees(run["id"], "read")]
 
 

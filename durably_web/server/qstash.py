@@ -74,6 +74,7 @@ class QStash:
     def _claims(self, signature: str) -> dict[str, Any]:
         """What was signed with one of the keys. Not by the receiver of Upstash's package, which tolerates no clock."""
         jwt = self._jwt
+        wrong: Exception | None = None
         for key in self._keys:
             try:
                 claims: dict[str, Any] = jwt.decode(
@@ -87,7 +88,7 @@ class QStash:
                 return claims
             except jwt.InvalidSignatureError as error:
                 # It may be the other key's.
-                wrong: Exception = error
+                wrong = error
             except jwt.PyJWTError as error:
                 wrong = error
                 break

@@ -260,8 +260,10 @@ class Store:
         self._flusher = asyncio.get_running_loop().create_task(self._flush()) if self._waiting else None
 
     async def _send_shared(self, items: list[_Waiting]) -> StoreError | None:
-        """One transaction for all. Whatever goes wrong, no item is left without an answer. Gives the error of a database
-        that cannot be reached."""
+        """One transaction for all. Whatever goes wrong, no item is left without an answer.
+
+        Gives the error of a database that cannot be reached.
+        """
         built: list[tuple[_Waiting, Operation[Any]]] = []
         if self.room.is_full:
             for item in items:

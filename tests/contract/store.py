@@ -314,7 +314,9 @@ async def a_database_that_is_away_is_not_waited_for_again_by_each_that_waits(bac
     faulty = cast(FaultyExecutor, held.inner)
     faulty.at = 1
     held.hold()
-    before = [asyncio.ensure_future(store.write(operations.trigger(trigger(f"before {number}")))) for number in range(300)]
+    before = [
+        asyncio.ensure_future(store.write(operations.trigger(trigger(f"before {number}")))) for number in range(300)
+    ]
     await turns()
     arrived = held.arrived
     held.release()

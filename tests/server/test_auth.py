@@ -207,7 +207,8 @@ async def test_a_request_by_the_id_of_others_run_is_told_so(direct: Direct, dura
     run_id = await run_of(durably, "acme", "ask")
     client = direct(auth=Both())
     key = {"Idempotency-Key": run_id}
-    for path, body in (("/trigger", {}), ("/trigger-many", {"items": [{}]})):
+    asked: dict[str, dict[str, Any]] = {"/trigger": {}, "/trigger-many": {"items": [{}]}}
+    for path, body in asked.items():
         answer = await client.post(path, json={"jobName": "ask", **body}, headers={**GLOBEX, **key})
         assert answer.status_code == 409 and "give each request its own" in answer.json()["error"], answer.text
     again = await client.post("/trigger", json={"jobName": "ask"}, headers={**ACME, **key})

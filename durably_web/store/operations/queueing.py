@@ -38,7 +38,8 @@ UPDATE durably_runs SET paused = 1 WHERE id IN {_ASKED} AND {ACTIVE} AND {NOT_OF
 
 # For a handover: a pause that somebody has asked for, before or meanwhile, is another one, and outlasts it.
 HOLD_RUNS: LiteralString = f"""
-UPDATE durably_runs SET paused = {HELD} WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 0 AND {NOT_OFFERED} AND {_NOT_YET}
+UPDATE durably_runs SET paused = {HELD}
+WHERE id IN {_ASKED} AND {ACTIVE} AND paused = 0 AND {NOT_OFFERED} AND {_NOT_YET}
 """
 
 # It may have lost its place behind others of its key: whether one of them holds the key, its claim will see.
