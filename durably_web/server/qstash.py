@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -38,10 +36,11 @@ class QStash:
 
     `url` is the address at which the application is mounted, as QStash calls it: a message that was signed for another
     one is refused. The keys are the two signing keys of your account; both count, so that they can be rotated.
-    `clock_tolerance` is seconds by which the clocks may differ. Needs `pip install "durably-web[qstash]"`.
+    A message is valid from the second in which it was sent: keep the clock in time (NTP). One that comes before that by
+    this machine's clock is refused, and QStash sends it again. Needs `pip install "durably-web[qstash]"`.
     """
 
-    def __init__(self, url: str, *, current_signing_key: str, next_signing_key: str, clock_tolerance: int = 5) -> None:
+    def __init__(self, url: str, *, current_signing_key: str, next_signing_key: str) -> None:
         for name, key in (("current_signing_key", current_signing_key), ("next_signing_key", next_signing_key)):
             if not key or not key.strip():
                 raise ValueError(f"{name} is missing: Upstash's console has it, and without it anybody could sign")
@@ -50,49 +49,30 @@ class QStash:
             raise ValueError(f"url is the address of the application, such as https://my.app/api/durably, not {url!r}")
         try:
             import jwt
+            from qstash import Receiver
         except ImportError as error:
             raise ImportError('messages of QStash need another package: pip install "durably-web[qstash]"') from error
-        self._jwt = jwt
-        self._keys = (current_signing_key, next_signing_key)
+        self._receiver = Receiver(current_signing_key, next_signing_key)
+        self._decode = jwt.decode
         self._place = (parts.scheme, parts.netloc)
         self._path = unquote(parts.path).rstrip("/")
-        self._tolerance = clock_tolerance
 
     def verify(self, signature: str, body: str, path: str) -> dict[str, Any]:
         """The claims of a signature of this body, for this path below the application. Raises `HTTPException`."""
-        claims = self._claims(signature)
-        said, sent = str(claims["body"]).rstrip("="), base64.urlsafe_b64encode(hashlib.sha256(body.encode()).digest())
-        if not hmac.compare_digest(said.encode(), sent.rstrip(b"=")):
-            raise HTTPException(401, "Upstash-Signature is not valid: it is that of another body")
+        from qstash.errors import SignatureError
+
+        try:
+            self._receiver.verify(signature=signature, body=body)
+        except (SignatureError, KeyError, AttributeError) as error:
+            # The library trusts that what is signed right has a body, and that it is a text.
+            raise HTTPException(401, f"Upstash-Signature is not valid: {error}") from None
+        claims: dict[str, Any] = self._decode(signature, options={"verify_signature": False})
         # Not by the address of this request, which has been through proxies, and whose host is the sender's choice.
         asked = urlsplit(str(claims["sub"]))
         meant = unquote(asked.path).rstrip("/")
         if (asked.scheme, asked.netloc) != self._place or meant != (self._path + path).rstrip("/"):
             raise HTTPException(401, "Upstash-Signature is for another address")
         return claims
-
-    def _claims(self, signature: str) -> dict[str, Any]:
-        """What was signed with one of the keys. Not by the receiver of Upstash's package, which tolerates no clock."""
-        jwt = self._jwt
-        wrong: Exception | None = None
-        for key in self._keys:
-            try:
-                claims: dict[str, Any] = jwt.decode(
-                    signature,
-                    key,
-                    algorithms=["HS256"],
-                    issuer="Upstash",
-                    leeway=self._tolerance,
-                    options={"require": ["iss", "sub", "exp", "nbf", "body"]},
-                )
-                return claims
-            except jwt.InvalidSignatureError as error:
-                # It may be the other key's.
-                wrong = error
-            except jwt.PyJWTError as error:
-                wrong = error
-                break
-        raise HTTPException(401, f"Upstash-Signature is not valid: {wrong}")
 
 
 class Receiving:
