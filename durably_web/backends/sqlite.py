@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 from durably_web.backends.checkpoints import Checkpoints, loses_commits
-from durably_web.backends.forks import forsake
+from durably_web.backends.forks import forsake, not_open, told_of_forks
 from durably_web.backends.presence import Presence
 from durably_web.errors import (
     ConstraintViolated,
@@ -64,7 +64,8 @@ class SqliteExecutor:
                 self._path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
             )
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"{self._path} cannot be opened: {error}", code=_code(error)) from None
+            reason = _why_not_opened(self._path) or error
+            raise StoreUnavailable(f"{self._path} cannot be opened: {reason}", code=_code(error)) from None
         self._connection = connection
         self._forked = False
         _opened.add(self)
@@ -112,7 +113,7 @@ class SqliteExecutor:
     async def run(self, batch: Batch) -> list[Rows]:
         connection = self._connection
         if connection is None:
-            raise self._not_open()
+            raise not_open(self._path, forked=self._forked)
         if batch.mode == "write" and not self._logs_ahead and not self._in_memory:
             await self._log_ahead()
         if self._checkpoints is not None and batch.mode == "write" and self._checkpoints.is_due():
@@ -163,13 +164,6 @@ class SqliteExecutor:
         else:
             kind, message = StoreError, f"{self._path}: {error} ({code})"
         return kind(message, code=code, statement_index=index)
-
-    def _not_open(self) -> StoreUnavailable:
-        if self._forked:
-            return StoreUnavailable(
-                f"{self._path} was opened before a fork: each process opens it for itself, afterwards"
-            )
-        return StoreUnavailable(f"{self._path} is not open: use `async with durably`, or `await durably.init()`")
 
     def forsake(self) -> None:
         """In the child of a fork: let go of what is the parent's, and leave it as it is."""
@@ -237,19 +231,15 @@ def _code(error: BaseException) -> str:
     return getattr(error, "sqlite_errorname", None) or type(error).__name__
 
 
+def _why_not_opened(path: str) -> str:
+    """What SQLite does not tell."""
+    folder = os.path.dirname(os.path.abspath(path))
+    return "" if os.path.isdir(folder) else f"there is no folder {folder}"
+
+
 def _is_busy(error: BaseException) -> bool:
     return _code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
-_opened: weakref.WeakSet[SqliteExecutor] = weakref.WeakSet()
-
-
-def _in_the_child() -> None:
-    for executor in list(_opened):
-        executor.forsake()
-    _opened.clear()
-
-
 # SQLite's connections and the locks on files do not survive a fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_the_child)
+_opened: weakref.WeakSet[SqliteExecutor] = told_of_forks()

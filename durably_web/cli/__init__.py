@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (Mistake, DurablyError, SiteProblem) as error:
         _exit(str(error), exit_code_of(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        # The latter is a Ctrl-C, or the end of the input, where a question was asked.
         _exit("stopped", 130)
     except BrokenPipeError:
         # Whoever read our output has seen enough. Nothing may be written to it at exit.
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What Typer raises for a wrong option or a missing argument; its class has moved between versions.
         if getattr(error, "exit_code", None) != MISTAKE or not hasattr(error, "format_message"):
             raise
-        message = str(error.format_message())
+        message = str(error.format_message()).rstrip(".")
         if not message:  # it has shown the help already
             sys.exit(MISTAKE)
         context = getattr(error, "ctx", None)

@@ -97,11 +97,16 @@ async def confirm(durably: Durably, verb: str, chosen: Choice, allowed: Sequence
         if number <= _MOST_COUNTED
         else f"more than {_MOST_COUNTED:,} runs"
     )
-    if not sys.stdin.isatty():
-        raise Mistake(f"this would {verb} {runs}: say --yes, since there is nobody to ask")
-    if not typer.confirm(f"{verb.capitalize()} {runs} ({chosen})?", err=True):
-        raise Mistake("nothing was changed")
+    require_consent(f"{verb.capitalize()} {runs} ({chosen})?", f"this would {verb} {runs}")
     return True
+
+
+def require_consent(question: str, otherwise: str) -> None:
+    """Ask the person at the terminal. Raises `Mistake` unless they agree, or with `otherwise` when there is nobody."""
+    if not sys.stdin.isatty():
+        raise Mistake(f"{otherwise}: say --yes, since there is nobody to ask")
+    if not typer.confirm(question, err=True):
+        raise Mistake("nothing was changed")
 
 
 async def _count(durably: Durably, chosen: Choice, statuses: list[str]) -> int:

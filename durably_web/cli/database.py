@@ -78,8 +78,10 @@ async def require_schema(database: str) -> str:
 def require_existing(database: str) -> str:
     """The same for a file."""
     path = path_of(database)
-    if database == ":memory:" or not path.exists():
-        raise Mistake(f"there is no database {database}")
+    if database == ":memory:":
+        raise Mistake("there is no database :memory: for several commands: each process has a memory of its own")
+    if not path.exists():
+        raise Mistake(f"there is no database {database} (durably-web migrate --create makes one)")
     if not path.is_file():
         raise Mistake(f"{database} is not a file")
     try:

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from durably_web.events import Event
 from durably_web.logs import message_of
-from durably_web.records import Progress as Told
 
 MOST_ROWS = 20
 
@@ -45,25 +44,50 @@ def data_text(data: dict[str, Any]) -> str:
     return " ".join(f"{key}={value if isinstance(value, str) else _compact(value)}" for key, value in data.items())
 
 
+class Bar:
+    """The progress of a run, below all other lines of a terminal while the context lasts. Elsewhere there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            self._progress = Progress(*columns, console=console, transient=True)
+
+    def __enter__(self) -> Bar:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def shows(self, event: Event) -> bool:
+        """Show the progress that an event tells of; `False` where there is no bar, or nothing to show in it."""
+        told = event.progress
+        if self._progress is None or told is None:
+            return False
+        if self._task is None:
+            self._task = self._progress.add_task("")
+        description = told.message or event.job_name or ""
+        self._progress.update(self._task, description=description, completed=told.current, total=told.total)
+        return True
+
+
 class Watch:
     """Shows the events of runs: log lines and, on a terminal, a progress bar; a line per progress elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
+        self._bar = Bar(self._console)
 
     def __enter__(self) -> Watch:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
 
     def say(self, text: str, style: str = "") -> None:
         if self._console.is_terminal:
@@ -78,22 +102,14 @@ class Watch:
             level = event.level or "info"
             self.say(f"{level:<7} {message_of(event)}", _LEVEL_STYLES.get(level, ""))
         elif event.type == "run:progress" and event.progress is not None:
-            self._progress(event, event.progress)
+            if not self._bar.shows(event):
+                self.say(message_of(event))
         elif event.type == "worker:error":
             self.say(f"error   {message_of(event)}", "red")
         elif event.type in ("step:retry", "run:retry") and event.error is not None:
             self.say(f"warning {message_of(event)}", "yellow")
         elif event.type == "step:wait":
             self.say(message_of(event), "blue")
-
-    def _progress(self, event: Event, progress: Told) -> None:
-        if self._bar is None:
-            self.say(message_of(event))
-            return
-        description = progress.message or event.job_name or ""
-        if self._task is None:
-            self._task = self._bar.add_task(description)
-        self._bar.update(self._task, description=description, completed=progress.current, total=progress.total)
 
 
 def print_json(value: Any) -> None:

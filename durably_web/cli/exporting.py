@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,15 @@ def export(
     text = json.dumps(ask(database, read), indent=1) + "\n"
     if output is None:
         print(text, end="")
-        return
-    try:
-        output.write_text(text, "utf-8")
-    except OSError as error:
-        raise Mistake(f"{output} cannot be written: {error.strerror}") from None
+    else:
+        try:
+            output.write_text(text, "utf-8")
+        except OSError as error:
+            offered = "" if hand_over_to is None else f"; run {run_id} is offered all the same, so give another FILE"
+            raise Mistake(f"{output} cannot be written: {error.strerror}{offered}") from None
+    if hand_over_to is not None:
+        print(
+            f"durably-web: run {run_id} waits for {hand_over_to}. There: `runs import {output or 'FILE'}`; then here: "
+            f"`runs confirm {run_id}`",
+            file=sys.stderr,
+        )

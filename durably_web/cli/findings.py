@@ -14,7 +14,8 @@ from durably_web.backends.checkpoints import loses_commits
 from durably_web.backends.presence import Presence
 from durably_web.backends.sqlite import SqliteExecutor
 from durably_web.cli import findings_of_runs as of_runs
-from durably_web.cli.patient import Check, Finding, Patient, amount, many_runs
+from durably_web.cli.patient import Check, Finding, Patient, amount, examined, many_runs
+from durably_web.cli.patient import integrity as found_damage
 from durably_web.errors import StoreError
 
 # Less room than this is little.
@@ -37,16 +38,7 @@ def examine(connection: sqlite3.Connection, path: str, late: float, *, integrity
     ]
     if integrity:
         checks.append(_integrity)
-    found: list[Finding] = []
-    for check in checks:
-        try:
-            found += check(patient)
-        except sqlite3.OperationalError as error:
-            # A table or a column that this schema does not have.
-            found.append(Finding(check.__name__.strip("_"), "note", f"cannot be told: {error}"))
-        except sqlite3.DatabaseError as error:
-            found.append(Finding(check.__name__.strip("_"), "problem", f"the file is damaged: {error}", _RESTORE))
-    return found
+    return examined(patient, checks, _RESTORE)
 
 
 _RESTORE = "stop all processes, keep a copy of the file, and restore a backup, or try `sqlite3 FILE .recover`"
@@ -107,11 +99,7 @@ async def _promised(path: str) -> None:
 
 
 def _integrity(patient: Patient) -> Iterator[Finding]:
-    lines = [line for (line,) in patient.ask("PRAGMA quick_check(20)")]
-    if lines == ["ok"]:
-        yield Finding("integrity", "ok", "quick_check finds nothing")
-    else:
-        yield Finding("integrity", "problem", f"the file is damaged: {lines[0]}", _RESTORE, {"lines": lines})
+    return found_damage(patient, _RESTORE)
 
 
 def _room(patient: Patient) -> Iterator[Finding]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 
 from durably_web.cli import findings_of_runs as of_runs
-from durably_web.cli.looking import Look, NotTold
-from durably_web.cli.patient import Check, Finding, Patient, amount, many_runs
+from durably_web.cli import findings_of_servers as of_servers
+from durably_web.cli.looking import Look
+from durably_web.cli.patient import Check, Finding, Patient, amount, examined, many_runs
 from durably_web.cli.times import readable
 
 OLDEST = 13
 """The oldest major version that durably_web works with."""
 
-# A difference of clocks that leases, which last half a minute, are too short for.
-_FAR_SECONDS = 5.0
 # A transaction that writes for so long keeps who follows events waiting.
 _LONG_SECONDS = 10.0
 _FULL = 0.8
@@ -27,35 +25,21 @@ _AWAITED = "json_array_elements_text(CAST(coalesce(w.awaits, '[]') AS json)) AS 
 
 def examine(look: Look, name: str, late: float) -> list[Finding]:
     """Everything that can be found out, in the order in which it matters. `late` is seconds."""
-    now = _now()
-    patient = Patient(look, name, round(now * 1000), late, awaited=_AWAITED)
+    patient = Patient(look, name, round(of_servers.now() * 1000), late, awaited=_AWAITED)
     checks: list[Check] = [
         *(_server, of_runs.schema, _durability, _clocks, of_runs.clock, of_runs.leases, of_runs.pending),
         *(of_runs.waiting, of_runs.blocked, of_runs.schedules),
         *(_connections, _writers, _locks, _tables, _vacuum, _transactions, _indexes, _slots),
     ]
-    found: list[Finding] = []
-    for check in checks:
-        try:
-            found += check(patient)
-        except NotTold as error:
-            # A table or a column that this schema does not have, or that this user may not see.
-            found.append(Finding(check.__name__.strip("_"), "note", f"cannot be told: {error}"))
-    return found
-
-
-def _now() -> float:
-    return datetime.datetime.now(datetime.UTC).timestamp()
+    return examined(patient, checks, "restore a backup")
 
 
 # -- the server --------------------------------------------------------------------------------------------
 
 
 def _server(patient: Patient) -> Iterator[Finding]:
-    began = _now()
-    patient.ask("SELECT 1")
     # With the transaction's begin and its end.
-    took = (_now() - began) / 3
+    _, took = of_servers.round_trip(patient, "SELECT 1", trips=3)
     [(version, number, standby, read_only, encoding)] = patient.ask(
         "SELECT current_setting('server_version'), CAST(current_setting('server_version_num') AS int), "
         "pg_is_in_recovery(), current_setting('default_transaction_read_only'), current_setting('server_encoding')"
@@ -104,18 +88,7 @@ def _durability(patient: Patient) -> Iterator[Finding]:
 
 
 def _clocks(patient: Patient) -> Iterator[Finding]:
-    began = _now()
-    [(there,)] = patient.ask("SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)")
-    ended = _now()
-    difference = 0.0 if began <= there <= ended else there - (began + ended) / 2
-    data = {"aheadSeconds": round(difference, 3)}
-    if abs(difference) > _FAR_SECONDS:
-        way = "ahead of" if difference > 0 else "behind"
-        message = f"the server's clock is {readable(abs(difference))} {way} this one"
-        advice = "let both keep the time with NTP; between workers, such a difference shortens leases"
-        yield Finding("clocks", "warning", message, advice, data)
-    else:
-        yield Finding("clocks", "ok", f"the server's clock and this one are {abs(difference):.1f} s apart", data=data)
+    return of_servers.clocks(patient, "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)")
 
 
 def _connections(patient: Patient) -> Iterator[Finding]:

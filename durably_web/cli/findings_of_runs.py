@@ -71,6 +71,12 @@ FROM durably_runs r WHERE status = 'pending' AND wake_at IS NULL AND paused = 0 
 GROUP BY job_name ORDER BY 3
 """
 
+# Held back until it is known whether they were taken.
+_OFFERED = """
+SELECT count(*), min(created_at) FROM durably_runs w
+WHERE status = 'waiting' AND paused = 1 AND EXISTS (SELECT 1 FROM {awaited} WHERE substr(value, 1, 9) = 'handover:')
+"""
+
 
 def pending(patient: Patient) -> Iterator[Finding]:
     rows = patient.ask(_PENDING)
@@ -92,12 +98,18 @@ def pending(patient: Patient) -> Iterator[Finding]:
         "FROM durably_runs WHERE status IN ('pending', 'leased', 'waiting')",
         patient.now,
     )
+    [(offered, since)] = patient.ask(_OFFERED.format(awaited=patient.awaited))
     if delayed:
         yield Finding("delayed", "ok", f"{many_runs(delayed)} begin later", data={"count": delayed})
-    if paused_runs:
-        yield Finding(
-            "paused", "note", f"{many_runs(paused_runs)} paused", "durably-web runs resume", {"count": paused_runs}
+    if paused_runs > offered:
+        count = paused_runs - offered
+        yield Finding("paused", "note", f"{many_runs(count)} paused", "durably-web runs resume", {"count": count})
+    if offered:
+        message = f"{many_runs(offered)} offered to another database, the oldest made {patient.age(since)} ago"
+        advice = (
+            "durably-web runs confirm when they were taken there, durably-web runs withdraw when they never will be"
         )
+        yield Finding("offered", "note", message, advice, {"count": offered, "oldest": since})
 
 
 # Waits of which nothing is left: neither a moment, nor a signal or the network, nor a run that has not ended.
@@ -133,7 +145,8 @@ def waiting(patient: Patient) -> Iterator[Finding]:
         yield Finding("waiting", "note", message, data={"job": job, "count": count, "oldest": since})
     if not overdue and not endless:
         [(count,)] = patient.ask("SELECT count(*) FROM durably_runs WHERE status = 'waiting'")
-        yield Finding("waiting", "ok", f"{many_runs(count)} waiting, and each can be woken", data={"count": count})
+        message = f"{many_runs(count)} waiting, and each can be woken" if count else "no run is waiting"
+        yield Finding("waiting", "ok", message, data={"count": count})
 
 
 _BEHIND_NOBODY = """

@@ -9,7 +9,7 @@ import typer
 
 from durably_web.cli.acting import tell
 from durably_web.cli.asking import Json, RunId, ask
-from durably_web.cli.choosing import Yes
+from durably_web.cli.choosing import require_consent
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.mistakes import Mistake
 from durably_web.engine import Durably
@@ -64,7 +64,7 @@ def withdraw(
     run_id: RunId,
     database: DatabaseOption = DEFAULT,
     handover: Handover = None,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="It is certain that it was imported nowhere.")] = False,
     json: Json = False,
 ) -> None:
     """Let an offered run go on here. Only when it was declined over there, or its file was never used.
@@ -72,13 +72,21 @@ def withdraw(
     Otherwise it would be executed in two places. `runs import FILE --decline` over there makes sure.
     """
     if not yes:
-        typer.confirm("Is it certain that the run was imported nowhere?", abort=True, err=True)
+        require_consent(
+            "Is it certain that the run was imported nowhere?",
+            "this is only for a run that was imported nowhere, or it is executed twice",
+        )
     _settle(run_id, database, handover, json, "withdraw")
 
 
 def _settle(run_id: str, database: str, handover: str | None, json: bool, verb: str) -> None:
     async def settle(durably: Durably) -> str:
-        found = handover or await _last_handover(durably, run_id)
+        found = handover
+        if found is None:
+            last = await last_handover(durably, run_id)
+            if last is None:
+                raise Mistake(f"run {run_id} was never offered: `runs export {run_id} --hand-over-to NAME` offers it")
+            found = str(last["handover"])
         await getattr(durably, f"{verb}_handover")(run_id, found)
         return found
 
@@ -86,13 +94,12 @@ def _settle(run_id: str, database: str, handover: str | None, json: bool, verb: 
     tell(json, wire, f"run {run_id} " + ("is handed over" if verb == "confirm" else "goes on here"))
 
 
-async def _last_handover(durably: Durably, run_id: str) -> str:
+async def last_handover(durably: Durably, run_id: str) -> dict[str, Any] | None:
+    """Its `state`, `handover` (the id) and `target`; `None` for a run that has never been offered or taken."""
     last = None
     after: int | None = 0
     while after is not None:
         page = (await durably.get_events(run_id, after=after)).events
         last = next((event.data for event in reversed(page) if event.type == "run:handover"), last)
         after = page[-1].seq if page else None
-    if not last:
-        raise Mistake(f"run {run_id} was never offered: `runs export {run_id} --hand-over-to NAME` offers it")
-    return str(last["handover"])
+    return last

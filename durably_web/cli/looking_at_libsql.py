@@ -54,10 +54,13 @@ class LibsqlLook:
             raise Mistake(f"{self.url} does not take the token, or none was given: put it into TURSO_AUTH_TOKEN")
         if response.status_code != 200:
             raise Mistake(f"{self.url} answers {response.status_code}: {response.text[:200]}")
-        result = response.json()["results"][0]
-        if result["type"] == "error":
-            raise NotTold(str(result["error"]["message"]))
-        found: dict[str, Any] = result["response"]["result"]
+        try:
+            result = response.json()["results"][0]
+            if result["type"] == "error":
+                raise NotTold(str(result["error"]["message"]))
+            found: dict[str, Any] = result["response"]["result"]
+        except (ValueError, LookupError, TypeError):
+            raise Mistake(f"{self.url} is not the URL of a libSQL server: it answers something else") from None
         return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from durably_web.cli.looking import Look
+from durably_web.cli.looking import Look, NotTold
 from durably_web.cli.times import readable
 
 Level = Literal["ok", "note", "warning", "problem"]
@@ -41,6 +42,30 @@ class Patient(NamedTuple):
 
 
 Check = Callable[[Patient], Iterator[Finding]]
+
+
+def examined(patient: Patient, checks: Iterable[Check], restore: str) -> list[Finding]:
+    """What the checks find, in their order. `restore` says what to do about a database that is damaged."""
+    found: list[Finding] = []
+    for check in checks:
+        name = check.__name__.strip("_")
+        try:
+            found += check(patient)
+        except (NotTold, sqlite3.OperationalError) as error:
+            # A table or a column that this schema does not have, or what this database tells nobody.
+            found.append(Finding(name, "note", f"cannot be told: {error}"))
+        except sqlite3.DatabaseError as error:
+            found.append(Finding(name, "problem", f"the database is damaged: {error}", restore))
+    return found
+
+
+def integrity(patient: Patient, restore: str) -> Iterator[Finding]:
+    """Of SQLite, and of what answers like it."""
+    lines = [line for (line,) in patient.ask("PRAGMA quick_check(20)")]
+    if lines == ["ok"]:
+        yield Finding("integrity", "ok", "quick_check finds nothing")
+    else:
+        yield Finding("integrity", "problem", f"the database is damaged: {lines[0]}", restore, {"lines": lines})
 
 
 def many(count: int, noun: str) -> str:

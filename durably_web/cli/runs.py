@@ -17,7 +17,7 @@ from durably_web.cli.choosing import JobName, Labels, Statuses, choice
 from durably_web.cli.database import DEFAULT, DatabaseOption
 from durably_web.cli.display import data_text, output_console, print_json, print_value, status_text
 from durably_web.cli.exporting import export
-from durably_web.cli.handing import confirm, import_, withdraw
+from durably_web.cli.handing import confirm, import_, last_handover, withdraw
 from durably_web.cli.tail import tail
 from durably_web.cli.times import readable, relative, until, when
 from durably_web.engine import Durably
@@ -72,16 +72,20 @@ def list_runs(
 def show(run_id: RunId, database: DatabaseOption = DEFAULT, json: Json = False) -> None:
     """Show one run: its state, what it waits for, its steps with the tries that failed, and its output."""
 
-    async def read(durably: Durably) -> tuple[Run, list[StepRecord]]:
-        return await run_of(durably, run_id), await durably.get_steps(run_id)
+    async def read(durably: Durably) -> tuple[Run, list[StepRecord], dict[str, Any] | None]:
+        run = await run_of(durably, run_id)
+        # Of an offered run nothing else tells that it is not simply paused.
+        is_held = run.status == "waiting" and run.paused
+        return run, await durably.get_steps(run_id), await last_handover(durably, run_id) if is_held else None
 
-    run, steps = ask(database, read)
+    run, steps, handover = ask(database, read)
     if json:
         print_json({**run.to_wire(), "steps": [step.to_wire() for step in steps]})
         return
     console = output_console()
     facts = Table(box=None, show_header=False, pad_edge=False)
-    for name, fact in _facts(run, steps, _now()):
+    offered_to = handover["target"] if handover is not None and handover["state"] == "offered" else None
+    for name, fact in _facts(run, steps, offered_to, _now()):
         facts.add_row(Text(name, style="bold"), fact if isinstance(fact, Text) else Text(fact))
     console.print(facts)
     if steps:
@@ -122,13 +126,15 @@ app.command("import")(import_)
 # -- one run -----------------------------------------------------------------------------------------------
 
 
-def _facts(run: Run, steps: list[StepRecord], now: Instant) -> Iterator[tuple[str, str | Text]]:
+def _facts(run: Run, steps: list[StepRecord], offered_to: str | None, now: Instant) -> Iterator[tuple[str, str | Text]]:
     """Name and value of what there is to say; nothing of what there is not."""
     yield "run", run.id
     yield "job", run.job_name
     yield "status", status_text(run.status, paused=run.paused, undoing=run.undoing is not None)
-    if run.status == "waiting":
-        yield "waits", _waits(run, steps, now)
+    if offered_to is not None:
+        yield "waits", f"for {offered_to}, which it is offered to: durably-web runs confirm, or runs withdraw"
+    elif run.status == "waiting" and (waits := _waits(run, steps, now)):
+        yield "waits", waits
     for name, fact in (
         ("error", run.error),
         ("progress", _progress(run.progress)),

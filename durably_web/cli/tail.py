@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 from durably_web.cli.asking import Json, RunId, ask, run_of
 from durably_web.cli.database import DEFAULT, DatabaseOption
-from durably_web.cli.display import data_text, output_console, print_json
+from durably_web.cli.display import Bar, data_text, output_console, print_json
 from durably_web.cli.mistakes import FAILURE
 from durably_web.cli.times import readable, until, when
 from durably_web.engine import Durably
@@ -49,51 +49,21 @@ def tail(
 
     async def follow(durably: Durably) -> str:
         await run_of(durably, run_id)
-        with _Shown(json) as shown:
+        console = output_console()
+        with contextlib.nullcontext() if json else Bar(console) as bar:
             async for event in durably.subscribe(run_id, after=after):
-                shown.hear(event)
+                if bar is None:
+                    print_json(event.to_wire())
+                elif not bar.shows(event):
+                    console.print(_line(event), soft_wrap=True)
+                # Whoever reads it through a pipe wants it now.
+                sys.stdout.flush()
         run = await durably.get_run(run_id)
         return "deleted" if run is None else run.status
 
     status = ask(database, follow)
     if exit_status and status != "completed":
         raise typer.Exit(FAILURE)
-
-
-class _Shown:
-    """What is on the screen: lines, and on a terminal the progress below them while the run executes."""
-
-    def __init__(self, json: bool) -> None:
-        self._json = json
-        self._console = output_console()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        if self._console.is_terminal and not json:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
-
-    def __enter__(self) -> _Shown:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def hear(self, event: Event) -> None:
-        if self._json:
-            print_json(event.to_wire())
-        elif self._bar is not None and event.progress is not None:
-            told = event.progress
-            if self._task is None:
-                self._task = self._bar.add_task("")
-            description = told.message or event.job_name or ""
-            self._bar.update(self._task, description=description, completed=told.current, total=told.total)
-        else:
-            self._console.print(_line(event), soft_wrap=True)
-        # Whoever reads it through a pipe wants it now.
-        sys.stdout.flush()
 
 
 def _line(event: Event) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from durably_web import Step, job
 from durably_web.blocking import Durably
+from durably_web.cli.findings import examine
+from durably_web.cli.looking import look
 
 SECONDS = 60
 
@@ -75,6 +78,56 @@ def test_a_file_is_declined_and_its_run_withdrawn(tmp_path: Path) -> None:
     assert "not JSON" in cli("import", str(cut), "-d", from_there, status=2)
     here.stop()
     there.stop()
+
+
+def test_an_offered_run_says_what_it_waits_for(tmp_path: Path) -> None:
+    here, run_id = begun(tmp_path, "here")
+    database, file = str(tmp_path / "here.db"), str(tmp_path / "run.json")
+    unwritable = cli("export", run_id, "-d", database, "--hand-over-to", "there", "-o", str(tmp_path), status=2)
+    assert "cannot be written" in unwritable and f"run {run_id} is offered all the same" in unwritable
+    command = [sys.executable, "-m", "durably_web", "runs", "export", run_id, "-d", database]
+    offer = [*command, "--hand-over-to", "there", "-o", file]
+    told = subprocess.run(offer, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert told.stdout == "" and f"There: `runs import {file}`; then here: `runs confirm {run_id}`" in told.stderr
+    assert "for there, which it is offered to" in cli("show", run_id, "-d", database)
+    with look(database) as connection:
+        found = {each.name: each for each in examine(connection, database, 3600, integrity=False)}
+    assert found["offered"].level == "note" and "withdraw" in found["offered"].advice
+    assert "paused" not in found and "1 run offered" in found["offered"].message
+    cli("withdraw", run_id, "-d", database, "--yes")
+    assert "for go" in cli("show", run_id, "-d", database)
+    here.stop()
+
+
+def test_withdraw_asks_and_needs_somebody_to_answer(tmp_path: Path) -> None:
+    here, run_id = begun(tmp_path, "here")
+    database = str(tmp_path / "here.db")
+    cli("export", run_id, "-d", database, "--hand-over-to", "there")
+    withdraw = [sys.executable, "-m", "durably_web", "runs", "withdraw", run_id, "-d", database]
+    nobody = subprocess.run(
+        withdraw, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1) and "say --yes" in nobody.stderr
+    if os.name == "posix":
+        # The end of the input is that of a terminal: Ctrl-D.
+        for typed, code, told in ((b"n\n", 2, "nothing was changed"), (b"\x04", 130, "stopped")):
+            assert _answered(withdraw, typed) == (code, told)
+    assert "for there" in cli("show", run_id, "-d", database)
+    here.stop()
+
+
+def _answered(command: list[str], typed: bytes) -> tuple[int, str]:
+    """The exit code, and the last words, of a command at a terminal at which somebody types."""
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, typed)
+        done = subprocess.run(
+            command, stdin=theirs, capture_output=True, text=True, timeout=SECONDS, check=False, start_new_session=True
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stderr.rstrip().rpartition("durably-web: ")[2]
 
 
 def test_one_engine_of_sync_code_hands_over_to_another(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def _complaints(name: str, text: str) -> list[str]:
 def test_every_plan_is_whole(platform: str) -> None:
     for name, (_, plan) in plans(platform).items():
         assert plan.next, name
+        assert any("what else your code asks the environment for" in note for note in plan.notes), name
         text = "\n".join(plan.files.values())
         # Nothing that should have been filled in.
         assert "None" not in text and "{project" not in text
@@ -123,6 +124,9 @@ def test_compose(project: Project) -> None:
         # Two processes on one file would be two who write; there is one then.
         assert ("volumes" in service) is (project.database == "sqlite")
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        # What the code asks for besides comes from .env, where nothing may lead the runs off the volume.
+        assert service["env_file"] == [{"path": ".env", "required": False}]
+        assert "DATABASE_URL" in service["environment"]
     assert ("database" in compose["services"]) is (project.database == "postgresql")
 
 

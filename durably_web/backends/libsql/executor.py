@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 from urllib.parse import urljoin
 
-from durably_web.backends.forks import forsake
+from durably_web.backends.forks import forsake, not_open, told_of_forks
 from durably_web.backends.libsql import hrana
 from durably_web.backends.libsql.address import may_follow, parse
 from durably_web.backends.libsql.failures import UNREADABLE, Again, of_server, of_status
@@ -113,7 +113,7 @@ class LibsqlExecutor:
 
     async def run(self, batch: Batch) -> list[Rows]:
         if self._transport is None:
-            raise self._not_open()
+            raise not_open(self._url, forked=self._forked)
         if not batch.statements:
             return []
         if batch.mode == "read":
@@ -139,7 +139,7 @@ class LibsqlExecutor:
                 pause = max(pause, _PAUSE_OF_LATE) if again.late else pause
                 wait = max(again.pause, pause * (0.5 + random.random()))
                 if self._transport is None:
-                    raise self._not_open() from again
+                    raise not_open(self._url, forked=self._forked) from again
                 if self._now() + wait > deadline:
                     message = f"{self._url} could not be reached for {seconds:.0f} seconds; at last {again}"
                     raise again.kind(message, code=again.code) from again
@@ -147,7 +147,7 @@ class LibsqlExecutor:
                 locked = again.late and index is not None
                 await self._sleep(wait)
                 if self._transport is None:
-                    raise self._not_open() from again
+                    raise not_open(self._url, forked=self._forked) from again
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
             self._learn(known, found.reached)
@@ -208,7 +208,7 @@ class LibsqlExecutor:
         for _ in range(_MOST_REDIRECTS + 1):
             transport = self._transport
             if transport is None:
-                raise self._not_open()
+                raise not_open(self._url, forked=self._forked)
             headers = {} if self._token is None else {"authorization": f"Bearer {self._token}"}
             try:
                 reply = await transport.post(url, body, headers, seconds)
@@ -230,13 +230,6 @@ class LibsqlExecutor:
                 )
             url = target
         raise StoreUnavailable(f"{self._url} redirects in a circle")
-
-    def _not_open(self) -> StoreUnavailable:
-        if self._forked:
-            return StoreUnavailable(
-                f"{self._url} was opened before a fork: each process opens it for itself, afterwards"
-            )
-        return StoreUnavailable(f"{self._url} is not open: use `async with durably`, or `await durably.init()`")
 
     def forsake(self) -> None:
         """In the child of a fork: let go of the parent's connections, and leave them as they are."""
@@ -278,15 +271,5 @@ def _short(url: str) -> str:
     return url.partition("?")[0]
 
 
-_opened: weakref.WeakSet[LibsqlExecutor] = weakref.WeakSet()
-
-
-def _in_the_child() -> None:
-    for executor in list(_opened):
-        executor.forsake()
-    _opened.clear()
-
-
 # Two processes cannot share one connection.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_the_child)
+_opened: weakref.WeakSet[LibsqlExecutor] = told_of_forks()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from durably_web.cli.deploying.dockerfile import VOLUME, health_check, image
-from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by
+from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, variables
 
 _POSTGRES = """\
   database:
@@ -30,7 +30,10 @@ def docker(project: Project) -> Plan:
     """An image, and a compose.yaml that runs it with a volume."""
     files = {**image(project, volume_of_root=False), "compose.yaml": _compose(project)}
     lines = ["docker compose up --build --detach", "docker compose logs --follow"]
-    notes = [f"`docker compose down` waits {GRACE} s; `docker stop` alone only 10 s: use `docker stop --time {GRACE}`"]
+    notes = [
+        variables("put it into .env, as NAME=value"),
+        f"`docker compose down` waits {GRACE} s; `docker stop` alone only 10 s: use `docker stop --time {GRACE}`",
+    ]
     if project.on_disk:
         notes.append(ONE_MACHINE)
     if project.database == "postgresql":
@@ -65,8 +68,14 @@ def _service(project: Project, process: Process, is_main: bool) -> str:
         ]
     if project.on_disk:
         lines += ["    volumes:", f"      - data:{VOLUME}"]
-    else:
-        lines += ["    environment:", f"      DATABASE_URL: {_URLS[project.database]}"]
+    lines += [
+        "    # Secrets, as NAME=value. It need not be there.",
+        "    env_file:",
+        "      - path: .env",
+        "        required: false",
+        "    environment:",
+        f"      DATABASE_URL: {project.url(VOLUME) if project.on_disk else _URLS[project.database]}",
+    ]
     if project.database == "postgresql":
         lines += ["    depends_on:", "      database:", "        condition: service_healthy"]
     lines += [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from durably_web.cli.deploying.dockerfile import VOLUME, image
-from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell
+from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell, variables
 
 
 def fly(project: Project) -> Plan:
     """A fly.toml, with a volume or a database beside it, and the image."""
     files = {"fly.toml": _fly_toml(project), **image(project, volume_of_root=True)}
     lines = [f"fly launch --no-deploy --copy-config --name {project.name}"]
-    notes = []
+    notes = [variables("`fly secrets set NAME=value`")]
     if project.database == "postgresql":
         lines += ["fly mpg create", f"fly mpg attach CLUSTER_ID --app {project.name}"]
     if project.database == "libsql":

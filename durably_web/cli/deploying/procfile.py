@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably_web.cli.deploying.project import Plan, Project, made_by, shell
+from durably_web.cli.deploying.project import Plan, Project, made_by, shell, variables
 
 
 def procfile(project: Project) -> Plan:
@@ -16,7 +16,10 @@ def procfile(project: Project) -> Plan:
     files = {"Procfile": "\n".join(lines) + "\n"}
     if project.missing is not None:
         files["requirements.txt"] = f"{project.missing}\n"
-    notes = ["Heroku kills 30 s after SIGTERM, which is longer than --stop-timeout"]
+    notes = [
+        variables("`heroku config:set NAME=value`; Foreman and Honcho read .env"),
+        "Heroku kills 30 s after SIGTERM, which is longer than --stop-timeout",
+    ]
     if project.on_disk:
         notes.append(
             "a SQLite file does for Foreman, Honcho, and Dokku with mounted storage; Heroku's disks are emptied once a "

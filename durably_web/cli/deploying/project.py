@@ -120,6 +120,11 @@ ONE_MACHINE = (
 )
 
 
+def variables(how: str) -> str:
+    """A note: where a platform keeps what is in no file."""
+    return f"what else your code asks the environment for, such as the secrets of --auth: {how}"
+
+
 def made_by(project: Project, comment: str = "#") -> str:
     """The first line of a file."""
     return f"{comment} Made by `{project.line}`. It is yours now: change it as you like."

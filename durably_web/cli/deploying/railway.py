@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from durably_web.cli.deploying.dockerfile import VOLUME, image
-from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell
+from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell, variables
 
 
 def railway(project: Project) -> Plan:
@@ -14,11 +14,14 @@ def railway(project: Project) -> Plan:
     processes = project.processes(VOLUME)
     lines = ["railway login", f"railway init --name {project.name}", "railway config apply"]
     if project.database == "libsql":
-        lines += [f"railway variable set --service {one.name} DATABASE_URL=libsql://…" for one in processes]
+        lines += [
+            f"railway variable set --service {one.name} DATABASE_URL='libsql://…?authToken=…'" for one in processes
+        ]
     lines += [f"railway up --service {process.name} --detach" for process in processes]
     if project.web is not None:
         lines.append("railway domain --service web")
-    notes = ["health is looked at when a deployment begins, and not later"]
+    named = f"`railway variable set --service {processes[0].name} NAME=value`"
+    notes = [variables(named), "health is looked at when a deployment begins, and not later"]
     if project.on_disk:
         notes.append(ONE_MACHINE)
     return Plan(files, lines, notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durably_web.cli.deploying.dockerfile import VOLUME, image
-from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell
+from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, shell, variables
 
 
 def render(project: Project) -> Plan:
@@ -11,7 +11,10 @@ def render(project: Project) -> Plan:
     files = {"render.yaml": _blueprint(project), **image(project, volume_of_root=True)}
     lines = ["git add --all && git commit -m 'Deploy on Render' && git push"]
     lines.append("then, in Render's dashboard: New, Blueprint, this repository")
-    notes = ["the free plan does not do: it sleeps when nobody asks, and has no disk and no worker"]
+    notes = [
+        variables("add it in the dashboard, under Environment"),
+        "the free plan does not do: it sleeps when nobody asks, and has no disk and no worker",
+    ]
     if project.on_disk:
         notes.append(ONE_MACHINE)
     return Plan(files, lines, notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by
+from durably_web.cli.deploying.project import GRACE, ONE_MACHINE, Plan, Process, Project, made_by, variables
 
 _HARDENED = """\
 # A user that exists while it runs, who writes to StateDirectory and to a /tmp of its own, and nowhere else.
@@ -48,7 +48,10 @@ def systemd(project: Project) -> Plan:
     ]
     if not project.on_disk:
         lines.insert(2, f"sudo install --mode 600 /dev/null {_secrets(project)}, and write DATABASE_URL=… into it")
-    notes = ["copy no .venv of your own there: the programs in it name the folder that they were installed in"]
+    notes = [
+        variables(f"write it into {_secrets(project)}, as NAME=value"),
+        "copy no .venv of your own there: the programs in it name the folder that they were installed in",
+    ]
     if project.on_disk:
         notes.append(ONE_MACHINE)
     return Plan(files, lines, notes)

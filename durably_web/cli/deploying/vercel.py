@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably_web.cli.deploying.project import Plan, Project, Web, made_by
+from durably_web.cli.deploying.project import Plan, Project, Web, made_by, variables
 from durably_web.cli.jobfile import is_engine
 from durably_web.cli.mistakes import Mistake
 
@@ -40,6 +40,7 @@ def vercel(project: Project) -> Plan:
         "vercel deploy --prod",
     ]
     notes = [
+        variables("`vercel env add NAME production`"),
         "on the Hobby plan crons come once a day, and vercel.json is refused with more: change its schedule, or let "
         "something else call /api/process",
         f"a step has {MAX_DURATION - PROCESS_SECONDS} s, since a function has {MAX_DURATION} s: raise maxDuration for "
