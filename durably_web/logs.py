@@ -40,7 +40,7 @@ _LEVELS = {
         ("run:leased", "run:complete", "run:cancel", "run:delete", "run:pause", "run:resume", "run:progress"),
         logging.INFO,
     ),
-    **dict.fromkeys(("run:restart", "step:wait", "network:online", "storage:room"), logging.INFO),
+    **dict.fromkeys(("run:handover", "run:restart", "step:wait", "network:online", "storage:room"), logging.INFO),
     **dict.fromkeys(("run:retry", "run:undo", "run:code-changed", "step:retry", "step:fail"), logging.WARNING),
     **dict.fromkeys(("schedule:skip", "network:offline", "storage:set-aside", "storage:cleared"), logging.WARNING),
     **dict.fromkeys(("run:fail", "worker:error", "storage:full"), logging.ERROR),
@@ -103,6 +103,8 @@ def _message(event: Event) -> str:
             return {"complete": "completed", "pause": "paused", "resume": "resumed", "delete": "deleted"}[
                 event.type[4:]
             ]
+        case "run:handover" if event.data is not None:
+            return f"handover to {event.data['target']}: {event.data['state']}"
         case "run:fail":
             return f"failed: {event.error}"
         case "run:cancel":

@@ -82,6 +82,8 @@ def _about(event: Event) -> str:
         parts = [f"{progress.current:g}{total}", progress.message]
     elif event.type == "run:leased":
         parts = [f"attempt {event.attempt}"]
+    elif event.type == "run:handover" and event.data is not None:
+        parts = [f"to {event.data['target']}: {event.data['state']}"]
     parts += [event.error, None if event.until is None else until(event.until, event.timestamp)]
     if event.duration is not None and event.until is None:
         parts.append(f"({readable(event.duration)})")

@@ -264,11 +264,9 @@ def test_sql(command_line: CommandLine, database: Path) -> None:
     assert command_line.json("sql", "app.db", query) == [
         {"job_name": name, "runs": 1} for name in ("calls", "greet", "waits")
     ]
-    [values] = command_line.json(
-        "sql", "app.db", "SELECT 9e999 AS much, -9e999 AS little, NULL AS nothing, 1.5 AS some"
-    )
+    [values] = command_line.json("sql", "app.db", "SELECT 9e999 AS much, -9e999 AS little, NULL AS none, 1.5 AS some")
     # JSON has no infinite numbers.
-    assert values == {"much": "inf", "little": "-inf", "nothing": None, "some": 1.5}
+    assert values == {"much": "inf", "little": "-inf", "none": None, "some": 1.5}
     shown = command_line.run("sql", "app.db", query, "--limit", "2")
     assert "greet" in shown.stdout and "waits" not in shown.stdout and "first 2 rows" in shown.stderr
 

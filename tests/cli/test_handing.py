@@ -53,6 +53,8 @@ def test_a_run_goes_to_another_database_as_a_file(tmp_path: Path) -> None:
     assert cli("confirm", run_id, "-d", from_here) == f"run {run_id} is handed over"
     assert "given already" in cli("withdraw", run_id, "-d", from_here, "--yes", status=2)
     assert "handed over to there" in cli("show", run_id, "-d", from_here)
+    told = cli("tail", run_id, "-d", from_here)
+    assert "to there: offered" in told and "to there: given" in told
     there.signal(run_id, "go", 2)
     there.process_until_idle()
     assert there.output_of(run_id, timeout=SECONDS) == [1, 2]
