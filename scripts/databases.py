@@ -29,7 +29,7 @@ class ServerMissing(RuntimeError):
 
 
 def postgres() -> Path:
-    """The folder of PostgreSQL's programs: the variable POSTGRES, Debian's newest, or that of `postgres` on the path.
+    """The folder of PostgreSQL's programs: the variable POSTGRES, Debian's newest, or that of `initdb` on the path.
 
     Raises `ServerMissing`.
     """
@@ -142,22 +142,26 @@ def _missing(find: Callable[[], Path]) -> bool:
 
 
 def install() -> None:
-    """Install what is missing, as far as it goes without a question."""
+    """Install what is missing, as far as it goes without a question. What cannot be had keeps nothing else away."""
     packages = {"postgresql": postgres, "pgbouncer": pgbouncer}
     wanted = [
         package for package, find in packages.items() if _missing(find) and find.__name__.upper() not in os.environ
     ]
     if wanted:
-        install_with_apt(*wanted)
+        _try(install_with_apt, *wanted)
     if _missing(sqld):
-        install_sqld()
+        _try(install_sqld)
+
+
+def _try(install: Callable[..., None], *packages: str) -> None:
+    try:
+        install(*packages)
+    except subprocess.CalledProcessError as problem:
+        print(problem, file=sys.stderr)
 
 
 def main() -> None:
-    try:
-        install()
-    except subprocess.CalledProcessError as problem:
-        print(problem, file=sys.stderr)
+    install()
     for name, find in (("PostgreSQL", postgres), ("PgBouncer", pgbouncer), ("libSQL", sqld)):
         try:
             print(f"{name}: {find()}")

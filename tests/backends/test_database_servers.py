@@ -194,3 +194,19 @@ def test_what_apt_is_kept_from_is_kept_from_it_meanwhile_only(tmp_path: Path) ->
     with databases.for_now(theirs, "other", 0o644), databases.for_now(ours, "text", 0o755):
         assert (theirs.read_text(), ours.read_text(), os.access(ours, os.X_OK)) == ("as it was", "text", True)
     assert (theirs.read_text(), list(tmp_path.iterdir())) == ("as it was", [theirs])
+
+
+def test_what_cannot_be_installed_keeps_nothing_else_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*packages: str) -> None:
+        raise subprocess.CalledProcessError(100, ["apt-get", "update"])
+
+    installed: list[str] = []
+    monkeypatch.setattr(databases, "_missing", lambda find: True)
+    monkeypatch.setattr(databases, "install_with_apt", offline)
+    monkeypatch.setattr(databases, "install_sqld", lambda: installed.append("sqld"))
+    for variable in ("POSTGRES", "PGBOUNCER"):
+        monkeypatch.delenv(variable, raising=False)
+    databases.install()
+    assert installed == ["sqld"] and "apt-get" in capsys.readouterr().err
