@@ -116,6 +116,6 @@ for name in json.loads(sys.argv[1]):
         [sys.executable, "-c", program, json.dumps(sorted(names - only_inside_pyodide - {"durably_web.__main__"}))],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
