@@ -89,7 +89,7 @@ class Caller:
         """Raises `HTTPException` unless the caller may let runs come here."""
 
     async def check_id(self, run_id: str) -> None:
-        """Raises `Conflict` for the id of a run that is here, and is somebody else's."""
+        """Raises `Conflict`, or what `on_run_access` raises, for the id of a run that is here, and is somebody else's."""
 
     async def importable(self, run: TakenRun) -> TakenRun:
         """The run that the caller may let come here for this one. Raises `HTTPException`, or `Conflict`."""
@@ -163,6 +163,8 @@ class Restricted(Caller):
         scope, run = await self.scope(RunFilter()), await self._durably.get_run(run_id)
         if run is not None and not scope.admits(run.job_name, run.labels, run.status):
             raise Conflict(f"the id {run_id} is that of another run: nothing was stored")
+        if run is not None:
+            await self._check_access(run, "handover")
 
     async def importable(self, run: TakenRun) -> TakenRun:
         await self.check_id(run.run_id)

@@ -15,7 +15,7 @@ from durably_web import Durably
 from durably_web.ids import first_id
 from durably_web.server import Limits, TriggerRequest
 from tests.server.conftest import JOBS
-from tests.server.test_auth import ACME, GLOBEX, HANDED, Tenants
+from tests.server.test_auth import ACME, GLOBEX, HANDED, Login, Tenants
 from tests.support.serving import SECONDS
 
 Direct = Callable[..., httpx.AsyncClient]
@@ -168,6 +168,36 @@ async def test_a_run_of_others_is_none(direct: Direct, durably: Durably, line: s
     for one in (run_id, marked):
         run = await durably.get_run(one)
         assert run is not None and not run.paused
+
+
+async def test_nobody_learns_of_the_runs_of_others_or_takes_them_back_by_importing(
+    direct: Direct, durably: Durably, page: Durably
+) -> None:
+    """Also without a scope: who may not touch a run may not send one in its place, whatever became of it."""
+
+    class Owners(Login):
+        def on_run_access(self, context: str, run: Any, operation: str) -> None:
+            if run.labels.get("org") != context:
+                raise HTTPException(403, f"no {operation} for {context}")
+
+        def on_import(self, context: str, run: TriggerRequest) -> None: ...
+
+    client = direct(auth=Owners())
+    document = await offered(page, labels={"org": "acme"})
+    run_id, handover_id = document["run"]["id"], document["handover"]["id"]
+    assert (await client.post("/runs/import", headers=ACME, json=document)).status_code == 200
+    await page.confirm_handover(run_id, handover_id)
+    back = await durably.offer_run(run_id, "page")
+    await page.import_run(back.document)
+    await durably.confirm_handover(run_id, back.handover_id)
+    again = await page.offer_run(run_id, "the server", timeout=SECONDS)
+    asked = {"runId": run_id, "handoverId": again.handover_id}
+    for path, body, query in (("/runs/import", again.document, {}), ("/handover/decline", None, asked)):
+        answer = await client.post(path, headers=GLOBEX, json=body, params=query)
+        assert (answer.status_code, answer.json()["error"]) == (403, "no handover for globex"), path
+    run = await durably.get_run(run_id)
+    assert run is not None and run.status == "cancelled"
+    assert (await client.post("/runs/import", headers=ACME, json=again.document)).status_code == 200
 
 
 async def test_who_imports_gets_what_a_trigger_would_get(direct: Direct, durably: Durably, page: Durably) -> None:

@@ -274,11 +274,13 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
         lambda: operations.pause([], "q", NOW),
         lambda: operations.pause(["pending", "leased", "listening", "completed", "none", "paused"], "q", NOW),
         lambda: operations.pause(["first"], "q", NOW),
+        lambda: operations.pause(["pending", "leased", "paused", "completed", "none"], "q", NOW, held=True),
         lambda: operations.pause(["first", "second", "next 1", "holder", "crashed", "after paused"], "q", NOW),
     ],
     "resume": [
         lambda: operations.resume([], "q", NOW),
         lambda: operations.resume(["paused", "pending", "leased", "completed", "none"], "q", NOW),
+        lambda: operations.resume(["paused", "pending"], "q", NOW, held=True),
     ],
     "pause_job": [lambda: operations.pause_job("job", "q", NOW), lambda: operations.pause_job("held", "q", NOW)],
     "resume_job": [lambda: operations.resume_job("job", "q", NOW), lambda: operations.resume_job("held", "q", NOW)],
