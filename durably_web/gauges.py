@@ -27,14 +27,15 @@ PAGES = 10
 
 
 class Queue(NamedTuple):
-    """Counts by job; `oldest` is seconds. `asked` says whether the database has answered."""
+    """Counts by job; `oldest` is seconds. `asked` says whether the database has answered. `waiting` is `None` until all
+    runs have been looked through once."""
 
     asked: bool
     due: dict[str, int]
     oldest: dict[str, float]
     leased: dict[str, int]
     delayed: dict[str, int]
-    waiting: dict[str, int]
+    waiting: dict[str, int] | None
 
 
 NOTHING = Queue(False, {}, {}, {}, {}, {})
@@ -52,7 +53,7 @@ class QueueGauges:
         # Where the walk through the runs is, what it has found so far, and what the last whole one found.
         self._after = ""
         self._found: dict[str, int] = {}
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, int] | None = None
 
     async def read(self) -> Queue:
         """The queue as it stands, or stood at most some seconds ago. Raises nothing."""
@@ -81,7 +82,7 @@ class QueueGauges:
                 {job: max(0, now - oldest) / 1000 for job, oldest in state.oldest.items()},
                 state.leased,
                 state.delayed,
-                _sum(state.timed, self._waiting),
+                None if self._waiting is None else _sum(state.timed, self._waiting),
             )
         except (StoreError, TimeoutError):
             self.last = NOTHING

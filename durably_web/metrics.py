@@ -132,6 +132,9 @@ class Metrics(Collector):
         runs: dict[tuple[str, str], float] = {}
         states = {"due": queue.due, "delayed": queue.delayed, "leased": queue.leased, "waiting": queue.waiting}
         for state, found in states.items():
+            if found is None:
+                # Not 0: nobody knows yet.
+                continue
             runs |= _with_zeros(_by_label(found, label), known, state)
         yield _gauge("durably_queue_runs", "Runs in the database that have not ended.", ("job", "state"), runs)
         oldest: dict[str, float] = dict.fromkeys(known, 0.0)

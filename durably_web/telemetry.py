@@ -282,7 +282,7 @@ class _Telemetry:
         queue = self._queue.last
         states = {"due": queue.due, "delayed": queue.delayed, "leased": queue.leased, "waiting": queue.waiting}
         for state, found in states.items():
-            for job, count in found.items():
+            for job, count in (found or {}).items():
                 yield metrics.Observation(count, {"durably.job": job, "durably.state": state})
 
     def _oldest_due(self) -> Iterator[metrics.Observation]:

@@ -89,7 +89,7 @@ class Caller:
         """Raises `HTTPException` unless the caller may let runs come here."""
 
     async def check_id(self, run_id: str) -> None:
-        """Raises `Conflict`, or what `on_run_access` raises, for the id of a run that is here, and is somebody else's."""
+        """Raises `Conflict`, or `HTTPException`, for the id of a run that is here, and is somebody else's."""
 
     async def importable(self, run: TakenRun) -> TakenRun:
         """The run that the caller may let come here for this one. Raises `HTTPException`, or `Conflict`."""
