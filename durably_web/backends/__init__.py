@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from durably_web.errors import InvalidInput, StoreUnavailable
+from durably_web.errors import InvalidInput, RequirementFailed, StoreUnavailable
 from durably_web.store.batch import Executor
 
 Durability = Literal["full", "relaxed"]
@@ -25,6 +25,14 @@ def open_executor(database: str, durability: Durability) -> Executor:
         from durably_web.backends.libsql import LibsqlExecutor
 
         return LibsqlExecutor(database, durability)
+    elif rest.startswith("//") and scheme in ("postgresql", "postgres"):
+        try:
+            from durably_web.backends.postgres import PostgresExecutor
+        except ImportError as error:
+            if error.name != "psycopg" and not str(error).startswith("no pq wrapper"):
+                raise
+            raise RequirementFailed('PostgreSQL needs psycopg: pip install "durably-web[postgres]"') from None
+        return PostgresExecutor(database, durability)
     elif colon and scheme == "file":
         from durably_web.backends.libsql.address import file_of
 
@@ -32,7 +40,7 @@ def open_executor(database: str, durability: Durability) -> Executor:
     elif "://" in database:
         raise InvalidInput(
             f"{scheme}:// is not a database that durably_web knows; it knows a file's path, "
-            "sqlite:///app.db, :memory:, libsql://host, and opfs:name in the browser"
+            "sqlite:///app.db, :memory:, postgresql://host/name, libsql://host, and opfs:name in the browser"
         )
     if not database:
         raise InvalidInput("the database has no name: pass a file's path, or :memory:")

@@ -1,0 +1,188 @@
+"""The connections of one executor: opened when they are needed, kept, and replaced when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from durably_web.backends.postgres.address import Address
+from durably_web.backends.postgres.failures import Again, of_connecting, of_server
+from durably_web.backends.postgres.wire import Connection, Lost, Query, ServerError
+from durably_web.errors import InvalidInput, StoreNotDurable, StoreUnavailable
+
+MOST = 4
+OLDEST = 130000
+
+# Of what libpq takes, where the URL does not say otherwise. A server that is gone without a word is noticed within half
+# a minute.
+_DEFAULTS = {
+    "application_name": "durably_web",
+    "client_encoding": "UTF8",
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+_FACTS = b"""
+SELECT pg_backend_pid(), current_schema(), current_setting('server_version_num')::int, pg_is_in_recovery(),
+       current_setting('default_transaction_isolation'), current_setting('synchronous_commit'),
+       current_setting('fsync'), current_setting('full_page_writes')
+"""
+
+
+class Facts(NamedTuple):
+    """What one server told of itself. `pooled`: whoever answers the next transaction may be another backend."""
+
+    pooled: bool
+    schema: str
+    serializable: bool
+    settings: str
+    """The expressions that set, for one transaction, what is to be set."""
+
+
+class Connections:
+    """At most `MOST` at once; who needs one more waits."""
+
+    def __init__(self, address: Address, durability: str) -> None:
+        self._address = address
+        self._durability = durability
+        self._where = address.shown
+        self._conninfo = _conninfo(address)
+        self._room = asyncio.Semaphore(MOST)
+        self._idle: list[tuple[Connection, Facts]] = []
+        self._all: set[Connection] = set()
+        self._closed = False
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[tuple[Connection, Facts]]:
+        """A connection to use; it is kept if the use ends well or with a `ServerError`. Raises `Again` and
+        `StoreError`."""
+        async with self._room:
+            connection, facts = self._kept() or await self.connect()
+            try:
+                yield connection, facts
+            except ServerError:
+                self._give_back(connection, facts)
+                raise
+            except BaseException:
+                self._drop(connection)
+                raise
+            self._give_back(connection, facts)
+
+    def _kept(self) -> tuple[Connection, Facts] | None:
+        while self._idle:
+            connection, facts = self._idle.pop()
+            if not connection.is_lost:
+                return connection, facts
+            self._all.discard(connection)
+        return None
+
+    def _give_back(self, connection: Connection, facts: Facts) -> None:
+        if connection.is_lost or connection.is_failed or self._closed:
+            self._drop(connection)
+        else:
+            self._idle.append((connection, facts))
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._all.discard(connection)
+
+    async def connect(self, on_notice: Callable[[str], None] = lambda payload: None) -> tuple[Connection, Facts]:
+        """A new connection, and what its server says of itself. It ends with the others."""
+        try:
+            made = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise of_connecting(self._address.hide(str(error)), self._where) from None
+        connection = Connection(made, on_notice)
+        if self._closed:
+            connection.close()
+            raise Again("it was closed")
+        self._all.add(connection)
+        try:
+            return connection, await self._met(connection)
+        except BaseException as error:
+            self._drop(connection)
+            if isinstance(error, Lost):
+                raise Again(self._address.hide(str(error))) from None
+            if isinstance(error, ServerError):
+                raise of_server(error, self._where, None, prepares=False) from None
+            raise
+
+    async def _met(self, connection: Connection) -> Facts:
+        """Look whom we have met. Raises `StoreError` where that is not good enough."""
+        schema = self._address.schema
+        [[row]] = await connection.exchange([Query(_FACTS)])
+        pid, found, version, standby, isolation, commits, fsync, pages = row
+        assert isinstance(version, int)
+        if version < OLDEST:
+            raise StoreUnavailable(f"{self._where} is PostgreSQL {version // 10000}: {OLDEST // 10000} is the oldest")
+        if standby:
+            raise Again("it is a standby, which can only be read", code="25006")
+        if self._durability == "full":
+            for name, value in (("fsync", fsync), ("full_page_writes", pages)):
+                if value == "off":
+                    raise StoreNotDurable(
+                        f"{self._where} runs with {name} = off: a crash of its machine may take everything. "
+                        'Turn it on, or say durability="relaxed"'
+                    )
+        pooled = pid != connection.backend_pid
+        settings = [
+            ("statement_timeout", "25000"),
+            ("lock_timeout", "10000"),
+            ("idle_in_transaction_session_timeout", "10000"),
+            ("jit", "off"),
+            ("bytea_output", "hex"),
+        ]
+        if schema is not None:
+            settings.append(("search_path", '"' + schema.replace('"', '""') + '"'))
+        if self._durability == "relaxed":
+            settings.append(("synchronous_commit", "off"))
+        elif commits == "off":
+            settings.append(("synchronous_commit", "on"))
+        if not pooled:
+            # Of a statement that is a transaction by itself.
+            settings.append(("default_transaction_isolation", "read committed"))
+            await connection.exchange([Query(b"SELECT " + _set(settings, "false").encode())])
+            connection.prepares = True
+        return Facts(
+            pooled,
+            schema or str(found or ""),
+            isolation == "serializable",
+            _set(settings, "true") if pooled else "",
+        )
+
+    def close(self) -> None:
+        """Who waits for an answer gets none."""
+        self._closed = True
+        for connection in list(self._all):
+            self._drop(connection)
+        self._idle.clear()
+
+    def forsake(self) -> None:
+        """In the child of a fork: leave the parent's connections as they are."""
+        self._closed = True
+        for connection in self._all:
+            connection.forsake()
+        self._all.clear()
+        self._idle.clear()
+
+
+def _set(settings: list[tuple[str, str]], local: str) -> str:
+    return ", ".join(
+        "set_config('{}', '{}', {})".format(name, value.replace("'", "''"), local) for name, value in settings
+    )
+
+
+def _conninfo(address: Address) -> str:
+    try:
+        given: dict[str, Any] = dict(conninfo_to_dict(address.conninfo))
+    except psycopg.Error as error:
+        raise InvalidInput(f"{address.shown}: {address.hide(str(error))}") from None
+    return make_conninfo(**{**_DEFAULTS, **given})

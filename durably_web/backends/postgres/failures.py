@@ -1,0 +1,71 @@
+"""What it means that a batch failed: to be sent again, or an error with a name."""
+
+from __future__ import annotations
+
+import re
+
+from durably_web.backends.postgres.wire import ServerError
+from durably_web.errors import ConstraintViolated, StorageFull, StoreBusy, StoreError, StoreUnavailable
+
+_BUSY = {
+    "40001": "others wrote the same",
+    "40P01": "it waited for others in a circle",
+    "55P03": "others write",
+    "57014": "a statement took too long",
+}
+# It is stopped, started, or full of clients; or a standby that may become the primary.
+_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "25P04", "XX000"})
+_AWAY_CLASSES = ("08", "53")
+# Of what was prepared: the tables have changed, or somebody has thrown it away.
+_STALE = frozenset({"0A000", "26000", "42P05"})
+_NUL = frozenset({"22021", "22P05"})
+
+# The server says these to who connects, by no code that the driver would pass on.
+_NO_SECOND_TIME = re.compile(
+    "password|authentication|pg_hba|no encryption|role .* does not exist|database .* does not exist|permission denied"
+    "|certificate|SSL was required|does not support SSL|root.crt|not permitted to log in"
+)
+
+
+class Again(Exception):
+    """The operation may be sent again, and should be. `kind` is the error to raise when the time for that is up."""
+
+    def __init__(self, message: str, kind: type[StoreError] = StoreUnavailable, code: str = "NO_REPLY") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.code = code
+
+
+def of_server(error: ServerError, where: str, index: int | None, *, prepares: bool) -> Again | StoreError:
+    """What the server said of a batch; `index` is that of the statement, where it is one of the batch's."""
+    code, said = error.code, str(error)
+    if code in _BUSY:
+        return Again(f"{_BUSY[code]}: {said}", StoreBusy, code)
+    if code.startswith("23") and error.of_catalog:
+        # Two made the same table at once.
+        return Again(said, StoreBusy, code)
+    if code in _STALE and (prepares or code != "0A000"):
+        return Again(said, StoreError, code)
+    kind: type[StoreError] = StoreError
+    message = f"{where}: {said} ({code})"
+    if code == "53100":
+        kind = StorageFull
+        message = f"there is no room left for {where}: delete runs, or make room on the server's disk"
+    elif code in _AWAY or code.startswith(_AWAY_CLASSES):
+        return Again(f"{said} ({code})", code=code)
+    elif code.startswith("23"):
+        kind, message = ConstraintViolated, said
+    elif code in _NUL:
+        message += ": PostgreSQL stores no text with the character U+0000 in it"
+    elif code == "42501":
+        message += ": GRANT this role what it needs, or name a schema of its own, as ?schema=durably"
+    elif code.startswith(("58", "XX")):
+        kind = StoreUnavailable
+    return kind(message, code=code, statement_index=index)
+
+
+def of_connecting(said: str, where: str) -> Again | StoreError:
+    """Why there is no connection. `said` has no secret in it."""
+    if _NO_SECOND_TIME.search(said):
+        return StoreUnavailable(f"{where} refused access: {said}", code="CONNECTION_REFUSED")
+    return Again(said, code="NO_CONNECTION")

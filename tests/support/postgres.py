@@ -1,0 +1,38 @@
+"""A database on a PostgreSQL server, as the contract suites ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from durably_web.backends.postgres import PostgresExecutor
+from durably_web.store.batch import Executor
+from tests.contract import Capability
+from tests.support.executors import Remote
+
+
+class Postgres:
+    """A database of a server, and as many executors on it as asked for. Behind a pooler nobody is woken."""
+
+    def __init__(self, url: str, *, wakes: bool = True) -> None:
+        self.url = url
+        self.has: frozenset[Capability] = frozenset(
+            {"workers", "threads", "processes", *(("wakes",) if wakes else ())}  # type: ignore[arg-type]
+        )
+
+    def connect(self) -> Executor:
+        return Listening(PostgresExecutor(self.url, "relaxed"))
+
+    async def hold(self) -> Callable[[], Awaitable[None]]:
+        raise NotImplementedError
+
+
+class Listening(Remote):
+    """Is not open before it hears of the others."""
+
+    inner: PostgresExecutor
+
+    async def open(self) -> None:
+        await super().open()
+        if self.inner.version() is not None:
+            assert self.inner._doorbell is not None
+            await self.inner._doorbell.listening()
