@@ -24,7 +24,7 @@ FROM durably_schedules WHERE {_UNPAUSED} AND next_at > ? ORDER BY next_at LIMIT 
 _KEY: LiteralString = "CASE overlap WHEN 'queue' THEN 'schedule:' || name END"
 
 # As for any run with a key; of its own, so that nothing else is in the line.
-_BLOCKED: LiteralString = f"""
+BLOCKED: LiteralString = f"""
 overlap = 'queue' AND EXISTS (
     SELECT 1 FROM durably_runs r
     WHERE r.concurrency_key = 'schedule:' || name AND r.job_name = durably_schedules.job_name AND r.{ACTIVE}
@@ -38,7 +38,7 @@ _INSERT_RUN: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, priority, run_at, created_at, schedule, scheduled_at,
                           concurrency_key, blocked)
 SELECT ?, job_name, 'pending', input, labels, priority, CASE overlap WHEN 'queue' THEN ? ELSE 0 END, ?, name, ?,
-       {_KEY}, {_BLOCKED}
+       {_KEY}, {BLOCKED}
 FROM durably_schedules
 WHERE name = ? AND (overlap <> 'skip' OR NOT EXISTS {_ACTIVE_RUN}) AND {NEVER_USED}
 """

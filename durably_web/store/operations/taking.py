@@ -21,7 +21,7 @@ _NOT_DECLINED: LiteralString = "NOT EXISTS (SELECT 1 FROM durably_requests q WHE
 _BEING_TAKEN: LiteralString = "EXISTS (SELECT 1 FROM durably_runs t WHERE t.id = ? AND t.lease_token = ?)"
 
 # It holds its key as it did, unless others do.
-_HOLDS_KEY: LiteralString = """
+HOLDS_KEY: LiteralString = """
 (? IS NOT NULL AND ? > 0 AND ? > (
     SELECT count(*) FROM durably_runs h WHERE h.concurrency_key = ? AND h.holds_key = 1))
 """
@@ -30,7 +30,7 @@ INSERT_TAKEN_RUN: LiteralString = f"""
 INSERT INTO durably_runs (id, job_name, status, input, labels, progress, idempotency_key, concurrency_key, priority,
     run_at, created_at, started_at, wake_at, awaits, generation, attempt, crashes, paused, forked_from, code, restarted,
     undoing, schedule, scheduled_at, lease_token, holds_key)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_HOLDS_KEY}
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {HOLDS_KEY}
 WHERE {NEVER_USED} AND {_NOT_DECLINED}
 ON CONFLICT DO NOTHING
 """
@@ -39,7 +39,7 @@ ON CONFLICT DO NOTHING
 REVIVE_RUN: LiteralString = f"""
 UPDATE durably_runs SET status = ?, input = ?, progress = ?, started_at = ?, wake_at = ?, awaits = ?, generation = ?,
     attempt = ?, crashes = ?, paused = ?, code = ?, restarted = ?, undoing = ?, lease_token = ?, completed_at = NULL,
-    error = NULL, holds_key = {_HOLDS_KEY}
+    error = NULL, holds_key = {HOLDS_KEY}
 WHERE id = ? AND job_name = ? AND status = 'cancelled' AND generation <= ? AND EXISTS (
     SELECT 1 FROM durably_journal j JOIN json_each(?) AS was
       ON json_extract(was.value, '$[0]') = j.number AND json_extract(was.value, '$[1]') = j.request_id
