@@ -15,12 +15,16 @@ SECONDS = 120
 
 _PLAIN = Postgres("")
 
+_WITH_NULLS = ("a_text_with_a_null_in_it_comes_back",)
+"""PostgreSQL stores no such text; the tests of failures have what is said then."""
+
 
 def _bindings() -> list[object]:
     return [
         pytest.param("plain", case, id=f"{suite}-{name}-plain")
         for suite in SUITES
         for name, case in cases(suite, _PLAIN.has)
+        if name not in _WITH_NULLS
     ]
 
 

@@ -13,9 +13,9 @@ _BUSY = {
     "55P03": "others write",
     "57014": "a statement took too long",
 }
-# It is stopped, started, or full of clients; or a standby that may become the primary.
-_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "25P03", "25P04", "XX000"})
-_AWAY_CLASSES = ("08", "53")
+# Whatever it is about the server that may pass: a standby that may become the primary, what two clients changed at once.
+_AWAY = frozenset({"25006", "XX000"})
+_AWAY_CLASSES = ("53", "57")
 # Of what was prepared: the tables have changed, or somebody has thrown it away.
 _STALE = frozenset({"0A000", "26000", "42P05"})
 _NUL = frozenset({"22021", "22P05"})
@@ -51,7 +51,7 @@ def of_server(error: ServerError, where: str, index: int | None, *, prepares: bo
     if code == "53100":
         kind = StorageFull
         message = f"there is no room left for {where}: delete runs, or make room on the server's disk"
-    elif code in _AWAY or code.startswith(_AWAY_CLASSES):
+    elif error.fatal or code in _AWAY or code.startswith(_AWAY_CLASSES):
         return Again(f"{said} ({code})", code=code)
     elif code.startswith("23"):
         kind, message = ConstraintViolated, said

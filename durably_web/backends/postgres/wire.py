@@ -36,10 +36,11 @@ class Unstorable(Exception):
 
 class ServerError(Exception):
     """What the server says of one statement. `index` is its place among those that were sent; `before` is what those
-    before it gave."""
+    before it gave. One that is `fatal` ends the connection."""
 
-    def __init__(self, message: str, code: str, index: int, *, of_catalog: bool = False) -> None:
+    def __init__(self, message: str, code: str, index: int, *, fatal: bool = False, of_catalog: bool = False) -> None:
         super().__init__(message)
+        self.fatal = fatal
         self.code = code
         self.index = index
         self.before: list[Rows] = []
@@ -303,4 +304,10 @@ def _error(result: pq.abc.PGresult, index: int) -> ServerError:
 
     message = field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message.decode(errors="replace")
     code = field(pq.DiagnosticField.SQLSTATE)
-    return ServerError(message, code, index, of_catalog=field(pq.DiagnosticField.SCHEMA_NAME) == "pg_catalog")
+    return ServerError(
+        message,
+        code,
+        index,
+        fatal=field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ("FATAL", "PANIC"),
+        of_catalog=field(pq.DiagnosticField.SCHEMA_NAME) == "pg_catalog",
+    )
