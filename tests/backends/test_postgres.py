@@ -1,38 +1,76 @@
-"""The contract suites on PostgreSQL: a database of a real server for each case, plain, behind PgBouncer, and one whose
-transactions are serializable unless they say otherwise."""
+"""The contract suites on PostgreSQL: a schema of a real server's database for each case, plain, and behind PgBouncer."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from tests.contract import SUITES, Backend, Case, cases, run_case
+from tests.contract import BARE, SUITES, Backend, Case, cases, run_case
+from tests.support.backends import Through
+from tests.support.executors import RepeatingExecutor
 from tests.support.postgres import Postgres
 from tests.support.servers import Postgres as Server
 
-SECONDS = 120
+SECONDS = 180
+"""For a case: some send thousands of requests."""
 
-_PLAIN = Postgres("")
+_TWICE = ("store", "flow", "children", "schedules")
+"""Suites whose every batch is sent twice as well."""
+
+_POOLED = ("executor", "store", "engine", "leases")
+"""Suites that are bound behind PgBouncer as well."""
+
+_SERIALIZABLE = ("executor", "store", "migrations", "engine", "leases", "flow", "faults", "schedules")
+"""Suites that are bound as well to a database whose transactions are serializable, and which takes no locks for it."""
 
 _WITH_NULLS = ("a_text_with_a_null_in_it_comes_back",)
 """PostgreSQL stores no such text; the tests of failures have what is said then."""
 
 
+def _kinds(suite: str) -> Iterator[str]:
+    yield "plain"
+    if suite in _TWICE and suite not in BARE:
+        yield "repeating"
+    if suite in _POOLED:
+        yield "pooled"
+    if suite in _SERIALIZABLE:
+        yield "serializable"
+
+
 def _bindings() -> list[object]:
     return [
-        pytest.param("plain", case, id=f"{suite}-{name}-plain")
+        pytest.param(kind, case, id=f"{suite}-{name}-{kind}")
         for suite in SUITES
-        for name, case in cases(suite, _PLAIN.has)
+        for kind in _kinds(suite)
+        for name, case in cases(suite, Postgres.has - {"wakes"} if kind == "pooled" else Postgres.has)
         if name not in _WITH_NULLS
     ]
 
 
-@pytest.fixture
-def backend(kind: str, postgres: Server) -> Iterator[Backend]:
+@pytest.fixture(scope="module")
+def database(postgres: Server) -> Iterator[str]:
     url = postgres.create_database()
-    yield Postgres(url)
+    yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def serializable(postgres: Server) -> Iterator[str]:
+    url = postgres.create_database("default_transaction_isolation = 'serializable'")
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def backend(kind: str, database: str, request: pytest.FixtureRequest) -> Backend:
+    if kind == "pooled":
+        database = request.getfixturevalue("pgbouncer").url(database)
+    elif kind == "serializable":
+        database = request.getfixturevalue("serializable")
+    found = Postgres(f"{database}?schema=case_{secrets.token_hex(6)}")
+    return Through(found, RepeatingExecutor) if kind == "repeating" else found
 
 
 @pytest.mark.parametrize(("kind", "case"), _bindings())

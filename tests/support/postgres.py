@@ -11,13 +11,12 @@ from tests.support.executors import Remote
 
 
 class Postgres:
-    """A database of a server, and as many executors on it as asked for. Behind a pooler nobody is woken."""
+    """A database of a server, or one of its schemas, and as many executors on it as asked for."""
 
-    def __init__(self, url: str, *, wakes: bool = True) -> None:
+    has: frozenset[Capability] = frozenset({"workers", "wakes", "threads", "processes"})
+
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.has: frozenset[Capability] = frozenset(
-            {"workers", "threads", "processes", *(("wakes",) if wakes else ())}  # type: ignore[arg-type]
-        )
 
     def connect(self) -> Executor:
         return Listening(PostgresExecutor(self.url, "relaxed"))
@@ -33,6 +32,6 @@ class Listening(Remote):
 
     async def open(self) -> None:
         await super().open()
-        if self.inner.version() is not None:
-            assert self.inner._doorbell is not None
-            await self.inner._doorbell.listening()
+        self.inner.version()
+        assert self.inner._doorbell is not None
+        await self.inner._doorbell.listening()

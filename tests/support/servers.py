@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 from pathlib import Path
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 import httpx
 import psycopg
@@ -77,10 +77,12 @@ class Postgres(Guarded):
         """The address of a database, be it there or not."""
         return _url(self.port, database)
 
-    def create_database(self) -> str:
-        """Make an empty database with a name that no other has; its address."""
+    def create_database(self, *settings: LiteralString) -> str:
+        """Make an empty database with a name that no other has; its address. `settings` are for who connects to it."""
         name = f"test_{secrets.token_hex(6)}"
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        for setting in settings:
+            self._execute(sql.SQL("ALTER DATABASE {} SET {}").format(sql.Identifier(name), sql.SQL(setting)))
         return self.url(name)
 
     def drop_database(self, url: str) -> None:

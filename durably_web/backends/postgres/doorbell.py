@@ -47,7 +47,7 @@ class Doorbell:
         return None if self._deaf else self.count
 
     async def listening(self) -> None:
-        """Until it does."""
+        """Until it does, or knows that it cannot."""
         await self._listens.wait()
 
     def _hear(self, payload: str) -> None:
@@ -62,6 +62,7 @@ class Doorbell:
                 if facts.pooled or not facts.schema:
                     # What a pooler listens to, it hears for everybody and for nobody.
                     self._deaf = True
+                    self._listens.set()
                     connection.close()
                     return
                 await connection.exchange([Query(f"LISTEN {channel(facts.schema)}".encode())])
