@@ -33,7 +33,10 @@ class History:
     answered; `reported` are steps of which was told that nobody asks for them.
     """
 
-    __slots__ = ("outcomes", "patches", "redone", "reported", "run_tries", "tries", "undo", "undone", "waits")
+    __slots__ = (
+        *("outcomes", "patches", "redone", "reported", "run_tries", "tries", "undo", "undone", "waits"),
+        *("_begun", "_failed", "_signals"),
+    )
 
     def __init__(self, entries: list[StoredEntry]) -> None:
         self.outcomes: dict[str, StoredEntry] = {}
@@ -41,6 +44,10 @@ class History:
         self.waits: dict[str, Begun] = {}
         self.patches: dict[str, bool] = {}
         self.reported: set[str | None] = set()
+        # Steps that failed, and waits that began, since a retry has last looked at them.
+        self._failed: list[str] = []
+        self._begun: list[str] = []
+        self._signals: list[str] = []
         self.run_tries = 0
         self.redone = False
         self.undo: StoredEntry | None = None
@@ -68,18 +75,26 @@ class History:
         key = entry.step_name
         if entry.type == "run:retry":
             self.redone = True
-            self.outcomes = {name: stored for name, stored in self.outcomes.items() if stored.type == "step:complete"}
+            # Only what is new since the last one is looked at: a run may have been retried often.
+            while self._failed:
+                name = self._failed.pop()
+                if name in self.outcomes and self.outcomes[name].type != "step:complete":
+                    del self.outcomes[name]
             self.tries.clear()
-            self.waits = {
-                name: begun._replace(retried=True)
-                for name, begun in self.waits.items()
-                if "network" not in begun.detail
-            }
+            while self._begun:
+                name = self._begun.pop()
+                begun = self.waits.get(name)
+                if begun is not None and "network" in begun.detail:
+                    del self.waits[name]
+                elif begun is not None:
+                    self.waits[name] = begun._replace(retried=True)
             # Those of a policy say which one they are; a user's request begins anew, and with it the time in which
             # a signal must come. What sleeps, sleeps until the same instant.
             self.run_tries = 0 if entry.data is None else codec.decode(entry.data)["attempt"]
-            if entry.data is None:
-                self.waits = {name: begun for name, begun in self.waits.items() if "signal" not in begun.detail}
+            while entry.data is None and self._signals:
+                name = self._signals.pop()
+                if name in self.waits and "signal" in self.waits[name].detail:
+                    del self.waits[name]
         elif entry.type == "run:undo":
             self.undo = entry
         elif entry.type == "run:patched":
@@ -93,13 +108,17 @@ class History:
             return
         elif entry.type == "step:fail":
             self.outcomes[key] = entry
+            self._failed.append(key)
             self.waits.pop(key, None)
         elif entry.type == "step:retry":
             detail = codec.decode(entry.data or "{}")
             self.tries[key] = Tries(detail["attempt"], detail["until"])
             self.waits.pop(key, None)
         elif entry.type == "step:wait":
-            self.waits[key] = Begun(codec.decode(entry.data or "{}"), entry.created_at)
+            self.waits[key] = begun = Begun(codec.decode(entry.data or "{}"), entry.created_at)
+            self._begun.append(key)
+            if "signal" in begun.detail:
+                self._signals.append(key)
 
     def _leave_out_undone(self, entries: list[StoredEntry]) -> None:
         """What was done again stands where it was done last."""
