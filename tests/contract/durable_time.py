@@ -15,6 +15,7 @@ from durably_web.records import Instant
 from durably_web.steps import Step
 from durably_web.store.batch import Batch, Executor
 from tests.contract import Backend, needs
+from tests.support.catalog import is_postgres
 from tests.support.executors import CountingExecutor
 from tests.support.scenes import (
     LONG,
@@ -805,7 +806,9 @@ async def ten_thousand_sleepers_cost_an_idle_worker_nothing(backend: Backend) ->
 
 
 async def _walk_through_nothing(world: World, batches: list[Batch]) -> None:
-    """Every statement finds its rows by an index: none scans the table of runs."""
+    """Every statement finds its rows by an index: none scans the table of runs. Where SQLite says how it does."""
+    if is_postgres(world.backend.connect()):
+        return
     asked = {statement.sql: statement.params for batch in batches for statement in batch.statements}
     for sql, params in asked.items():
         if sql.lstrip().startswith(("SELECT", "UPDATE", "INSERT", "DELETE")):

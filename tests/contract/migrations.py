@@ -14,11 +14,10 @@ from durably_web.store.batch import Batch, Executor, Row, Statement
 from durably_web.store.operations import Filter, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
+from tests.support.catalog import catalog, tables
 from tests.support.executors import CountingExecutor, Fault, FaultyExecutor
 from tests.support.invariants import check_invariants
 from tests.support.world import bounded, raised
-
-_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name GLOB '*durably*' ORDER BY 1, 2"
 
 
 async def _open(backend: Backend) -> Executor:
@@ -27,34 +26,29 @@ async def _open(backend: Backend) -> Executor:
     return executor
 
 
-async def _schema(executor: Executor) -> list[Row]:
-    [rows] = await executor.run(Batch("read", (Statement(_SCHEMA),)))
-    return rows
-
-
 async def _versions(executor: Executor) -> list[Any]:
     [rows] = await executor.run(Batch("read", (Statement("SELECT version FROM durably_schema ORDER BY 1"),)))
     return [row[0] for row in rows]
 
 
 async def _drop(executor: Executor) -> None:
-    tables = [str(row[1]) for row in await _schema(executor) if row[0] == "table"]
-    await executor.run(Batch("write", tuple(Statement(f"DROP TABLE IF EXISTS {name}") for name in tables)))
+    statements: list[Any] = [f"DROP TABLE IF EXISTS {name}" for name in await tables(executor)]
+    await executor.run(Batch("write", tuple(Statement(sql) for sql in statements)))
 
 
 async def a_fresh_database_equals_one_that_went_step_by_step(backend: Backend) -> None:
     executor = await _open(backend)
     await Store(executor, ManualClock()).migrate()
-    fresh = await _schema(executor)
+    fresh = await catalog(executor)
     assert await _versions(executor) == list(range(1, migrations.LATEST + 1))
     for earlier in range(1, migrations.LATEST + 1):
         await _drop(executor)
-        assert await _schema(executor) == []
+        assert await catalog(executor) == []
         await executor.run(operations.create_schema_table().batch)
         for version in range(1, earlier + 1):
             await executor.run(operations.apply_migration(version, 0).batch)
         await Store(executor, ManualClock()).migrate()
-        assert await _schema(executor) == fresh
+        assert await catalog(executor) == fresh
         assert await _versions(executor) == list(range(1, migrations.LATEST + 1))
     assert len(fresh) >= 7
     await executor.close()
@@ -74,14 +68,14 @@ async def a_newer_schema_is_left_alone(backend: Backend) -> None:
     await Store(executor, ManualClock()).migrate()
     newer = migrations.LATEST + 1
     await executor.run(Batch("write", (Statement(schema.RECORD_MIGRATION, (newer, 0)),)))
-    before = await _schema(executor)
+    before = await catalog(executor)
     durably = Durably(backend.connect())
     for _ in range(2):
         await durably.init()
         assert durably.read_only is not None and str(newer) in durably.read_only
         assert "update durably_web" in durably.read_only
         assert await durably.get_runs() == []
-    assert await _schema(executor) == before
+    assert await catalog(executor) == before
     assert await _versions(executor) == list(range(1, newer + 1))
     await durably.stop()
     await executor.close()
@@ -99,7 +93,7 @@ async def two_engines_may_migrate_at_once(backend: Backend) -> None:
 # A run in each state that version 1 has, with all that may be stored of it.
 _OF_VERSION_1 = (
     """
-    INSERT OR IGNORE INTO durably_runs (id, job_name, status, input, output, error, labels, attempt, idempotency_key,
+    INSERT INTO durably_runs (id, job_name, status, input, output, error, labels, attempt, idempotency_key,
                                         created_at, started_at, completed_at, generation, lease_owner,
                                         lease_token, lease_expires_at)
     VALUES ('1', 'job', 'pending', '{}', NULL, NULL, '{"a":"b"}', 0, 'key', 1, NULL, NULL, 0, NULL, NULL, NULL),
@@ -107,10 +101,11 @@ _OF_VERSION_1 = (
            ('3', 'job', 'completed', '{}', '7', NULL, '{"a":"ü"}', 1, NULL, 1, 1, 1, 1, NULL, NULL, NULL),
            ('4', 'job', 'failed', '{}', NULL, 'E: e', '{}', 1, NULL, 1, 1, 1, 1, NULL, NULL, NULL),
            ('5', 'job', 'cancelled', '{}', NULL, NULL, '{}', 0, NULL, 1, NULL, 1, 0, NULL, NULL, NULL)
+    ON CONFLICT DO NOTHING
     """,
-    "INSERT OR IGNORE INTO durably_labels (key, value, run_id) VALUES ('a', 'b', '1'), ('a', 'ü', '3')",
+    "INSERT INTO durably_labels (key, value, run_id) VALUES ('a', 'b', '1'), ('a', 'ü', '3') ON CONFLICT DO NOTHING",
     """
-    INSERT OR IGNORE INTO durably_journal (run_id, number, generation, type, step_name, data, created_at, request_id)
+    INSERT INTO durably_journal (run_id, number, generation, type, step_name, data, created_at, request_id)
     SELECT id, 1, 0, 'run:trigger', NULL, NULL, 1, NULL FROM durably_runs
     UNION ALL SELECT id, 2, 1, 'run:leased', NULL, '{"workerId":"w","attempt":1}', 1, NULL
     FROM durably_runs WHERE generation = 1
@@ -118,6 +113,7 @@ _OF_VERSION_1 = (
     UNION ALL SELECT id, 3, 1, 'run:complete', NULL, NULL, 1, NULL FROM durably_runs WHERE status = 'completed'
     UNION ALL SELECT id, 3, 1, 'run:fail', NULL, '{"error":"E: e"}', 1, NULL FROM durably_runs WHERE status = 'failed'
     UNION ALL SELECT id, 2, 0, 'run:cancel', NULL, NULL, 1, 'q' FROM durably_runs WHERE status = 'cancelled'
+    ON CONFLICT DO NOTHING
     """,
 )
 
@@ -128,10 +124,10 @@ async def _fill(executor: Executor) -> None:
 
 async def _rows(executor: Executor) -> list[list[Row]]:
     """The rows of the tables of version 1, whatever columns they have by now."""
-    tables = ("durably_runs", "durably_labels", "durably_journal")
+    names = ("durably_runs", "durably_labels", "durably_journal")
     return [
         sorted(rows, key=repr)
-        for rows in await executor.run(Batch("read", tuple(Statement(f"SELECT * FROM {name}") for name in tables)))
+        for rows in await executor.run(Batch("read", tuple(Statement(f"SELECT * FROM {name}") for name in names)))
     ]
 
 
@@ -154,13 +150,13 @@ async def a_migration_that_fails_leaves_the_version_before(backend: Backend) -> 
             await executor.run(operations.apply_migration(earlier, 0).batch)
             if earlier == 1:
                 await _fill(executor)
-        before = await _schema(executor)
+        before = await catalog(executor)
         rows = await _rows(executor) if version > 1 else []
         whole = operations.apply_migration(version, 0).batch.statements
         for index in range(len(whole)):
             broken = (*whole[: index + 1], Statement("CREATE TABLE durably_schema (no)"))
             await raised(StoreError, executor.run(Batch("write", broken)))
-            assert await _schema(executor) == before
+            assert await catalog(executor) == before
             assert await _versions(executor) == list(range(1, version))
             assert version == 1 or await _rows(executor) == rows
         await executor.run(Batch("write", whole))

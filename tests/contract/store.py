@@ -16,6 +16,7 @@ from durably_web.store.batch import Batch, Executor, Operation, Statement
 from durably_web.store.operations import claiming, reading, requests, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
+from tests.support.catalog import is_postgres, tables
 from tests.support.executors import CountingExecutor, FaultyExecutor, HeldExecutor
 from tests.support.invariants import check_invariants
 from tests.support.store_registry import CODEC, REGISTRY
@@ -98,9 +99,7 @@ async def every_operation_is_in_the_registry(backend: Backend) -> None:
 
 async def every_table_is_compared(backend: Backend) -> None:
     executor = await _open(backend)
-    sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'durably*'"
-    [rows] = await executor.run(Batch("read", (Statement(sql),)))
-    assert {row[0] for row in rows} == set(TABLES)
+    assert set(await tables(executor)) == set(TABLES)
     await set_scene(executor)
     assert all((await dump(executor)).values()), "and has rows in the scene"
     await executor.close()
@@ -240,8 +239,14 @@ async def claims_follow_priority_and_age(backend: Backend) -> None:
 
 
 async def what_is_repeated_uses_an_index(backend: Backend) -> None:
-    """With a backlog of ten thousand and a long history: no walk through a table, and no sort of the backlog."""
+    """With a backlog of ten thousand and a long history: no walk through a table, and no sort of the backlog.
+
+    Where SQLite says how it does. PostgreSQL decides by what it knows of the tables, and has tests of its own.
+    """
     executor = await _open(backend)
+    if is_postgres(executor):
+        await executor.close()
+        return
     await set_scene(executor)
     await executor.run(Batch("write", (Statement(_MANY_RUNS), Statement(_MANY_ENTRIES))))
     statements = {

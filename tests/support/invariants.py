@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from durably_web.records import undone_by
 from durably_web.store.batch import Batch, Executor, Row, Statement
+from tests.support.catalog import integrity
 
 _RUNS = """
 SELECT id, status, output, error, labels, progress, attempt, generation, started_at, completed_at,
@@ -48,11 +49,10 @@ _TERMINAL = ("completed", "failed", "cancelled")
 
 async def check_invariants(executor: Executor) -> None:
     """Raises `AssertionError` at the first thing that is wrong with the database behind an open executor."""
-    asked = ("PRAGMA integrity_check", _RUNS, _ENTRIES, _LABELS, _SIGNALS, _UNDOS)
-    integrity, runs, entries, labels, signals, undos = await executor.run(
-        Batch("read", tuple(Statement(sql) for sql in asked))
-    )
-    assert integrity == [("ok",)], f"the database is damaged: {integrity}"
+    damages = await integrity(executor)
+    assert not damages, f"the database is damaged: {damages}"
+    asked = (_RUNS, _ENTRIES, _LABELS, _SIGNALS, _UNDOS)
+    runs, entries, labels, signals, undos = await executor.run(Batch("read", tuple(Statement(sql) for sql in asked)))
     journals: dict[str, list[Row]] = {}
     for row in entries:
         journals.setdefault(cast(str, row[0]), []).append(row)
