@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from durably_web.backends.postgres.order import HORIZON
 from durably_web.store.migrations import m0001_initial
-from durably_web.store.operations import claiming, executing, firing, scheduling, taking, triggering
+from durably_web.store.operations import claiming, executing, firing, reading, scheduling, taking, triggering
 
 
 class Edit(NamedTuple):
@@ -77,6 +78,9 @@ EDITS = (
     ORDER BY r.priority DESC, r.run_at, r.id LIMIT ?
 ))""",
     ),
+    # -- events of all runs --------------------------------------------------------------------------------
+    Edit((reading.SELECT_EVENTS,), "WHERE j.seq > ?", f"WHERE j.seq > ? AND j.seq <= {HORIZON}"),
+    Edit((reading.SELECT_LAST_SEQ,), "FROM durably_journal", f"FROM durably_journal WHERE seq <= {HORIZON}"),
 )
 
 

@@ -29,7 +29,7 @@ _LONGEST_PAUSE = 1.0
 # How long one answer is waited for: longer than the server lets a statement take.
 _REPLY_SECONDS = 28.0
 
-_HORIZON = order.HORIZON.encode()
+_HORIZON = order.HORIZON_NAME.encode()
 _COMMIT = Query(b"COMMIT")
 _ROLLBACK = Query(b"ROLLBACK")
 

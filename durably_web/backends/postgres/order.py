@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from durably_web.backends.postgres.locks import key
 
-HORIZON = "current_setting('durably_web.horizon')::bigint"
+HORIZON_NAME = "durably_web.horizon"
+
+HORIZON = f"current_setting('{HORIZON_NAME}')::bigint"
 """In a statement that reads events of all runs: the greatest seq that it may read."""
 
 _LAST = "coalesce(pg_sequence_last_value(pg_get_serial_sequence('durably_journal', 'seq')::regclass), 0)"
@@ -36,8 +38,8 @@ def look(schema: str) -> tuple[str, str]:
     behind = f"({HORIZON} - objid::bigint) & 4294967295"
     behind = f"CASE WHEN {behind} < 2147483648 THEN {behind} END"
     return (
-        f"SELECT set_config('durably_web.horizon', {_LAST}::text, true)",
-        f"SELECT set_config('durably_web.horizon', ({HORIZON} - coalesce(max({behind}), 0))::text, true) FROM pg_locks "
+        f"SELECT set_config('{HORIZON_NAME}', {_LAST}::text, true)",
+        f"SELECT set_config('{HORIZON_NAME}', ({HORIZON} - coalesce(max({behind}), 0))::text, true) FROM pg_locks "
         "WHERE locktype = 'advisory' AND objsubid = 2 AND granted "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
         f"AND classid = ({_class_of(schema)})::oid",
