@@ -16,8 +16,15 @@ from functools import lru_cache
 
 from durably_web.backends.postgres.edits import edited
 
-Node = str | list["Node"]
-"""A word of SQL, or the nodes between two parentheses."""
+
+class Group(list["Node"]):
+    """The nodes between two parentheses; `called` right behind a word, as those of a function."""
+
+    called = False
+
+
+Node = str | Group
+"""A word of SQL, or more."""
 
 _WORD = re.compile(
     r"\s+|--[^\n]*|('(?:[^']|'')*'|\"[^\"]*\"|\$\d+|\d[\d.]*(?:[eE][+-]?\d+)?|\w+(?:\.(?:\w+|\*))*"
@@ -46,14 +53,16 @@ def translate(sql: str) -> str:
 
 
 def _parsed(sql: str) -> list[Node]:
-    stack: list[list[Node]] = [[]]
+    stack = [Group()]
     parameters = 0
     for match in _WORD.finditer(sql):
         word = match[1]
         if word is None:
             continue
         if word == "(":
-            stack.append([])
+            group = Group()
+            group.called = sql[match.start() - 1 : match.start()].isalnum()
+            stack.append(group)
         elif word == ")" and len(stack) > 1:
             group = stack.pop()
             stack[-1].append(group)
@@ -73,7 +82,7 @@ def _text(nodes: Sequence[Node]) -> str:
     parts: list[str] = []
     for node in nodes:
         text = node if isinstance(node, str) else f"({_text(node)})"
-        glued = text in (",", "::") or (parts and parts[-1] == "::")
+        glued = text in (",", "::") or (parts and parts[-1] == "::") or (isinstance(node, Group) and node.called)
         parts.append(text if glued or not parts else f" {text}")
     return "".join(parts)
 
@@ -93,9 +102,26 @@ def _rewritten(nodes: list[Node]) -> list[Node]:
                 break
         else:
             node = nodes[at]
-            out.append(node if isinstance(node, str) else _rewritten(node))
+            out.append(node if isinstance(node, str) else _within(node))
         at += length
     return out
+
+
+def _within(node: Node) -> Group:
+    """The same parentheses, with what the rules make of what is in them."""
+    group = _group(node)
+    found = Group(_rewritten(group))
+    found.called = group.called
+    return found
+
+
+def _group(node: Node) -> Group:
+    assert isinstance(node, Group), node
+    return node
+
+
+def _inner(node: Node) -> str:
+    return _text(_rewritten(_group(node)))
 
 
 def _words(nodes: Sequence[Node], at: int, *words: str) -> bool:
@@ -103,7 +129,7 @@ def _words(nodes: Sequence[Node], at: int, *words: str) -> bool:
     if at + len(words) > len(nodes):
         return False
     for node, word in zip(nodes[at:], words, strict=False):
-        if isinstance(node, list):
+        if isinstance(node, Group):
             if word != "()":
                 return False
         elif node.upper() != word.upper() and not (word == "$" and node[0] == "$"):
@@ -113,7 +139,7 @@ def _words(nodes: Sequence[Node], at: int, *words: str) -> bool:
 
 def _arguments(group: Node) -> list[list[Node]]:
     found: list[list[Node]] = [[]]
-    for node in group:
+    for node in _group(group):
         if node == ",":
             found.append([])
         else:
@@ -131,10 +157,10 @@ def _listed(nodes: list[Node], at: int) -> _Found:
     start = at + _words(nodes, at, "NOT")
     if not _words(nodes, start, "IN", "()"):
         return None
-    group = nodes[start + 1]
+    group = _group(nodes[start + 1])
     if len(group) != 5 or not _words(group, 0, "SELECT", "value", "FROM", "json_each", "()"):
         return None
-    given = _text(_rewritten(group[4]))  # type: ignore[arg-type]
+    given = _inner(group[4])
     operator = "<> ALL" if start > at else "= ANY"
     return [f"{operator} (ARRAY(SELECT json_array_elements_text(({given})::JSON)))"], start + 2 - at
 
@@ -143,7 +169,7 @@ def _json_each(nodes: list[Node], at: int) -> _Found:
     """The rows of an array, each as text (`value`) and as it is (`element`); or the members of an object."""
     if not _words(nodes, at, "json_each", "()"):
         return None
-    given = _text(_rewritten(nodes[at + 1]))  # type: ignore[arg-type]
+    given = _inner(nodes[at + 1])
     name, length = "each", 2
     if _words(nodes, at + 2, "AS"):
         name, length = str(nodes[at + 3]), 4
@@ -186,7 +212,7 @@ def _as_json(value: list[Node]) -> str:
     if len(value) == 1 and str(value[0]).startswith("'"):
         return f"'{json.dumps(str(value[0])[1:-1])}'"
     if _words(value, 0, "json", "()"):
-        return _text(_rewritten(value[1]))  # type: ignore[arg-type]
+        return _inner(value[1])
     text = _text(_rewritten(value))
     if len(value) == 1 and text.startswith("$"):
         text += "::TEXT"
@@ -196,7 +222,7 @@ def _as_json(value: list[Node]) -> str:
 def _least(nodes: list[Node], at: int) -> _Found:
     for name, function in (("min", "least"), ("max", "greatest")):
         if _words(nodes, at, name, "()") and len(_arguments(nodes[at + 1])) > 1:
-            return [function, _rewritten(nodes[at + 1])], 2  # type: ignore[arg-type]
+            return [function, _within(nodes[at + 1])], 2
     return None
 
 
@@ -219,9 +245,13 @@ def _is(nodes: list[Node], at: int) -> _Found:
 
 def _unnamed(nodes: list[Node], at: int) -> _Found:
     """Before version 16, every query in a FROM has to have a name."""
-    if not _words(nodes, at, "FROM", "()") or not _words(nodes[at + 1], 0, "SELECT") or _words(nodes, at + 2, "AS"):
+    if (
+        not _words(nodes, at, "FROM", "()")
+        or not _words(_group(nodes[at + 1]), 0, "SELECT")
+        or _words(nodes, at + 2, "AS")
+    ):
         return None
-    return ["FROM", _rewritten(nodes[at + 1]), "AS unnamed"], 2  # type: ignore[arg-type]
+    return ["FROM", _within(nodes[at + 1]), "AS unnamed"], 2
 
 
 def _tables(nodes: list[Node], at: int) -> _Found:
@@ -235,13 +265,15 @@ def _integer(nodes: list[Node], at: int) -> _Found:
 _RULES = (_listed, _json_each, _json_extract, _json_object, _least, _limit, _is, _unnamed, _tables, _integer)
 
 
-def _definition(nodes: Sequence[Node]) -> list[Node]:
-    out: list[Node] = []
+def _definition(nodes: Sequence[Node]) -> Group:
+    out = Group()
     for node in nodes:
-        if isinstance(node, list):
+        if isinstance(node, Group):
             out.append(_definition(node))
         else:
-            out.append({"INTEGER": "BIGINT", "REAL": "FLOAT8", "BLOB": "BYTEA", "TEXT": 'TEXT COLLATE "C"'}.get(node, node))
+            out.append(
+                {"INTEGER": "BIGINT", "REAL": "FLOAT8", "BLOB": "BYTEA", "TEXT": 'TEXT COLLATE "C"'}.get(node, node)
+            )
     while out and out[-1] in ("STRICT", "WITHOUT", "ROWID", ","):
         out.pop()
     return out

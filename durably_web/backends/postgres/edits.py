@@ -78,9 +78,42 @@ EDITS = (
     ORDER BY r.priority DESC, r.run_at, r.id LIMIT ?
 ))""",
     ),
-    # -- events of all runs --------------------------------------------------------------------------------
-    Edit((reading.SELECT_EVENTS,), "WHERE j.seq > ?", f"WHERE j.seq > ? AND j.seq <= {HORIZON}"),
+    Edit(
+        (claiming.CLAIM_ONE,),
+        """WHERE id IN (
+    SELECT r.id FROM jobs CROSS JOIN durably_runs r
+    WHERE r.id = CASE WHEN jobs.may_begin THEN (""",
+        """WHERE id = ANY (ARRAY(
+    SELECT r.id FROM jobs CROSS JOIN LATERAL (
+        SELECT * FROM (""",
+    ),
+    Edit((claiming.CLAIM_ONE,), "SELECT id FROM durably_runs c", "SELECT id, priority, run_at FROM durably_runs c"),
+    Edit(
+        (claiming.CLAIM_ONE,),
+        """ORDER BY priority DESC, run_at, id LIMIT 1
+    ) ELSE (""",
+        """AND jobs.may_begin ORDER BY priority DESC, run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS fresh
+        UNION ALL SELECT * FROM (""",
+    ),
+    Edit(
+        (claiming.CLAIM_ONE,),
+        """ORDER BY priority DESC, run_at, id LIMIT 1
+    ) END
+    ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
+)""",
+        """AND NOT jobs.may_begin ORDER BY priority DESC, run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS begun
+    ) AS r
+    ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
+))""",
+    ),
+    # -- events --------------------------------------------------------------------------------------------
+    # Nothing is read behind an entry that is not there yet, as `order` says.
+    Edit((reading.SELECT_EVENTS,), "j.seq > ?", f"j.seq > ? AND j.seq <= {HORIZON}"),
     Edit((reading.SELECT_LAST_SEQ,), "FROM durably_journal", f"FROM durably_journal WHERE seq <= {HORIZON}"),
+    # -- the order of what is stored -----------------------------------------------------------------------
+    Edit((firing.INSERT_TICK_ENTRIES,), "r.id = given.value", "r.id = given.value ORDER BY r.scheduled_at"),
 )
 
 
