@@ -17,6 +17,11 @@ from durably_web.errors import InvalidInput, StoreNotDurable, StoreUnavailable
 
 MOST = 4
 OLDEST = 130000
+# How long the server lets one statement take; how long it lets it wait for one lock, and a transaction for its next
+# statement, which was sent with the first.
+STATEMENT_SECONDS = 25.0
+LOCK_SECONDS = 10.0
+IDLE_SECONDS = 10.0
 
 # Of what libpq takes, where the URL does not say otherwise. A server that is gone without a word is noticed within half
 # a minute.
@@ -134,9 +139,9 @@ class Connections:
                     )
         pooled = pid != connection.backend_pid
         settings = [
-            ("statement_timeout", "25000"),
-            ("lock_timeout", "10000"),
-            ("idle_in_transaction_session_timeout", "10000"),
+            ("statement_timeout", f"{STATEMENT_SECONDS * 1000:.0f}"),
+            ("lock_timeout", f"{LOCK_SECONDS * 1000:.0f}"),
+            ("idle_in_transaction_session_timeout", f"{IDLE_SECONDS * 1000:.0f}"),
             ("jit", "off"),
             ("bytea_output", "hex"),
         ]
