@@ -143,6 +143,11 @@ class Connections:
             ("lock_timeout", f"{LOCK_SECONDS * 1000:.0f}"),
             ("idle_in_transaction_session_timeout", f"{IDLE_SECONDS * 1000:.0f}"),
             ("jit", "off"),
+            # Everything the store asks for is found by an index. The planner would believe otherwise of tables that are
+            # small, or that nobody has counted yet, and keep its plans when they have grown.
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
             ("bytea_output", "hex"),
         ]
         if schema is not None:
