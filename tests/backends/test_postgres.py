@@ -1,4 +1,4 @@
-"""The contract suites on PostgreSQL: a schema of a real server's database for each case, plain, and behind PgBouncer."""
+"""The contract suites on PostgreSQL: a schema of a real server for each case, plain, behind PgBouncer, and more."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Between:
 
     `habit` is what happens to the next things asked, on every connection:
     pass      nothing
-    withhold  no answer is passed on before everything is asked, up to the sync
+    withhold  no answer is passed on before everything is asked, up to the sync; but while it connects
     lose      it is done, and the answer is lost with the connection; then `pass`
     drop      the connection is cut before it arrives; then `pass`
     swallow   nothing arrives any more, and nobody is told
@@ -34,6 +34,7 @@ class Between:
         self.asked = bytearray()
         """What clients have asked, since somebody cleared it."""
         self._upstream = host, port
+        self._end = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -51,8 +52,8 @@ class Between:
 
     def cut(self) -> None:
         """End all connections."""
-        for task in self._tasks:
-            task.cancel()
+        self._end.set()
+        self._end = asyncio.Event()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._pass_on(reader, writer))
@@ -60,9 +61,11 @@ class Between:
         task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        end = asyncio.ensure_future(self._end.wait())
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
+            end.cancel()
             writer.transport.abort()
             return
         # Set while an answer may be passed on.
@@ -71,15 +74,16 @@ class Between:
         there = asyncio.create_task(self._ask(reader, server_writer, complete))
         back = asyncio.create_task(self._answer(server_reader, writer, complete))
         try:
-            await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([there, back, end], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (there, back):
+            for task in (there, back, end):
                 task.cancel()
-            await asyncio.gather(there, back, return_exceptions=True)
+            await asyncio.gather(there, back, end, return_exceptions=True)
             for each in (writer, server_writer):
                 each.transport.abort()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, complete: asyncio.Event) -> None:
+        connected = False
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 self.asked += piece
@@ -88,12 +92,13 @@ class Between:
                     return
                 if self.habit == "swallow":
                     continue
-                if self.habit == "withhold":
+                if self.habit == "withhold" and connected:
                     complete.clear()
                 writer.write(piece)
                 await writer.drain()
-                if bytes(self.asked[-len(SYNC) :]) == SYNC:
+                if self.asked.endswith(SYNC):
                     self.syncs += 1
+                    connected = True
                     complete.set()
 
     async def _answer(

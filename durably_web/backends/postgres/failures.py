@@ -13,7 +13,7 @@ _BUSY = {
     "55P03": "others write",
     "57014": "a statement took too long",
 }
-# Whatever it is about the server that may pass: a standby that may become the primary, what two clients changed at once.
+# What may pass: a standby may become the primary, and two clients have changed the same table at once.
 _AWAY = frozenset({"25006", "XX000"})
 _AWAY_CLASSES = ("53", "57")
 # Of what was prepared: the tables have changed, or somebody has thrown it away.
@@ -23,7 +23,7 @@ _NUL = frozenset({"22021", "22P05"})
 # The server says these to who connects, by no code that the driver would pass on.
 _NO_SECOND_TIME = re.compile(
     "password|authentication|pg_hba|no encryption|role .* does not exist|database .* does not exist|permission denied"
-    "|certificate|SSL was required|does not support SSL|root.crt|not permitted to log in"
+    "|certificate|invalid .*value|invalid port|SSL was required|does not support SSL|root.crt|not permitted to log in"
 )
 
 
