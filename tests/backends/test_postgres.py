@@ -25,9 +25,6 @@ _POOLED = ("executor", "store", "engine", "leases")
 _SERIALIZABLE = ("executor", "store", "migrations", "engine", "leases", "flow", "faults", "schedules")
 """Suites that are bound as well to a database whose transactions are serializable, and which takes no locks for it."""
 
-_WITH_NULLS = ("a_text_with_a_null_in_it_comes_back",)
-"""PostgreSQL stores no such text; the tests of failures have what is said then."""
-
 
 def _kinds(suite: str) -> Iterator[str]:
     yield "plain"
@@ -45,7 +42,6 @@ def _bindings() -> list[object]:
         for suite in SUITES
         for kind in _kinds(suite)
         for name, case in cases(suite, Postgres.has - {"wakes"} if kind == "pooled" else Postgres.has)
-        if name not in _WITH_NULLS
     ]
 
 

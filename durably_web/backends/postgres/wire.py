@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,11 @@ _MOST_PREPARED = 400
 _INT8, _FLOAT8, _TEXT, _BYTEA = 20, 701, 25, 17
 _int8, _float8 = struct.Struct("!q").pack, struct.Struct("!d").pack
 _INTEGERS = range(-(2**63), 2**63)
+
+# PostgreSQL stores no text with U+0000 in it: it becomes this and "0". No text has this one, which is for a program's own
+# use; should it have, it becomes two.
+_MARK = "\ufdd0"
+_MARKED = re.compile(f"{_MARK}(.)", re.DOTALL)
 
 
 class Unstorable(Exception):
@@ -69,12 +75,8 @@ def encoded(sql: bytes, params: tuple[Value, ...]) -> Query:
             values.append(None)
             types.append(0)
         elif isinstance(value, str):
-            if "\0" in value:
-                raise Unstorable(
-                    "PostgreSQL stores no text with the character U+0000 in it: leave it out, or write it in another "
-                    "way, such as base64",
-                    "22021",
-                )
+            if "\0" in value or _MARK in value:
+                value = value.replace(_MARK, _MARK + _MARK).replace("\0", _MARK + "0")
             try:
                 values.append(value.encode())
             except UnicodeEncodeError as error:
@@ -96,6 +98,11 @@ def encoded(sql: bytes, params: tuple[Value, ...]) -> Query:
         else:
             raise Unstorable(f"a {type(value).__name__} cannot be stored", "TypeError")
     return Query(sql, values, tuple(types), [0 if kind in (0, _TEXT) else 1 for kind in types])
+
+
+def _text(text: bytes) -> str:
+    found = text.decode()
+    return _MARKED.sub(lambda match: "\0" if match[1] == "0" else match[1], found) if _MARK in found else found
 
 
 def _number(text: bytes) -> int | float:
@@ -127,7 +134,7 @@ def _rows(result: pq.abc.PGresult) -> Rows:
     if not count:
         return []
     get = result.get_value
-    loaders = [_LOADERS.get(result.ftype(column), bytes.decode) for column in columns]
+    loaders = [_LOADERS.get(result.ftype(column), _text) for column in columns]
     found: Rows = []
     for number in range(count):
         row: list[Value] = []
