@@ -24,7 +24,7 @@ ORDER BY 1, 2
 
 def is_postgres(executor: Executor) -> bool:
     """Whether it is PostgreSQL that executes what this is given, through whatever wrappers."""
-    while (inner := getattr(executor, "inner", None)) is not None:
+    while (inner := getattr(executor, "inner", getattr(executor, "_inner", None))) is not None:
         executor = inner
     return ".postgres" in type(executor).__module__
 

@@ -304,7 +304,7 @@ _BY_HAND: tuple[LiteralString, ...] = (
 _EMPTIED = tuple(Statement(f"DELETE FROM {table}") for table in TABLES if table != "durably_schema")
 
 # Made once: all is decided beforehand.
-_SCENE = Batch(
+SCENE = Batch(
     "write",
     (
         *_EMPTIED,
@@ -333,7 +333,7 @@ async def set_scene(executor: Executor) -> None:
         await executor.run(_COPY_BACK)
     except StoreError:
         # None is kept yet.
-        await executor.run(_SCENE)
+        await executor.run(SCENE)
         await executor.run(_KEEP)
 
 

@@ -5,11 +5,12 @@ An edit is in the store's own SQL, as far as there is such; the rules of `dialec
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from durably_web.backends.postgres.order import HORIZON
 from durably_web.store.migrations import m0001_initial
-from durably_web.store.operations import claiming, executing, firing, reading, scheduling, taking, triggering
+from durably_web.store.operations import claiming, executing, firing, reading, requests, scheduling, taking, triggering
 
 
 class Edit(NamedTuple):
@@ -113,13 +114,27 @@ EDITS = (
     Edit((reading.SELECT_EVENTS,), "j.seq > ?", f"j.seq > ? AND j.seq <= {HORIZON}"),
     Edit((reading.SELECT_LAST_SEQ,), "FROM durably_journal", f"FROM durably_journal WHERE seq <= {HORIZON}"),
     # -- the order of what is stored -----------------------------------------------------------------------
+    *[
+        Edit((statement,), statement, f"{statement} ORDER BY id")
+        for statement in (
+            requests.INSERT_CANCEL_ENTRIES,
+            requests.INSERT_RETRY_ENTRIES,
+            requests.INSERT_DELETE_ENTRIES,
+        )
+    ],
+    Edit(
+        (claiming.INSERT_LEASED_ENTRIES,),
+        claiming.INSERT_LEASED_ENTRIES,
+        f"{claiming.INSERT_LEASED_ENTRIES} ORDER BY r.priority DESC, r.run_at, r.id",
+    ),
     Edit((firing.INSERT_TICK_ENTRIES,), "r.id = given.value", "r.id = given.value ORDER BY r.scheduled_at"),
 )
 
 
-def _apply() -> dict[str, str]:
+def applied(edits: Iterable[Edit]) -> dict[str, str]:
+    """What becomes of each statement that has edits. Raises `AssertionError` where one finds nothing to change."""
     found: dict[str, str] = {}
-    for edit in EDITS:
+    for edit in edits:
         for statement in edit.statements:
             before = found.get(statement, statement)
             if edit.piece not in before:
@@ -128,7 +143,7 @@ def _apply() -> dict[str, str]:
     return found
 
 
-_EDITED = _apply()
+_EDITED = applied(EDITS)
 
 
 def edited(sql: str) -> str:
