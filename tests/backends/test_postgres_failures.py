@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import os
 import secrets
 import subprocess
@@ -256,11 +258,15 @@ async def test_tables_that_change_meanwhile(scene: Scene) -> None:
 
 
 async def test_texts_with_a_null_are_found_by_it(scene: Scene) -> None:
-    values = ["a\0b", "a\ufdd00b", "\ufdd0", "\ufdd0\ufdd0", "\0", "a\\u0000b"]
+    parts = ("\0", "\ufdd0", "\\", "\\\\", "\\u0000", "\\ufdd0", "0", "u0000")
+    values = sorted({"".join(some) for some in itertools.product(parts, repeat=3)})
     insert, find = "INSERT INTO durably_test VALUES (?, ?)", "SELECT id, value FROM durably_test WHERE value = ?"
     await scene.executor.run(Batch("write", tuple(Statement(insert, pair) for pair in enumerate(values))))
     found = await scene.executor.run(Batch("read", tuple(Statement(find, (value,)) for value in values)))
     assert found == [[pair] for pair in enumerate(values)]
+    text = "\0 and \ufdd0"
+    take = Statement("SELECT json_extract(?, '$.a') = ?", (json.dumps({"a": text}), text))
+    assert await scene.executor.run(Batch("read", (take,))) == [[(1,)]]
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import psycopg
 from psycopg import pq
 
 from durably_web.backends.forks import forsake
+from durably_web.backends.postgres import nulls
 from durably_web.store.batch import Rows, Value
 
 # What is sent more than once is prepared, up to so many statements for each connection.
@@ -25,11 +25,6 @@ _MOST_PREPARED = 400
 _INT8, _FLOAT8, _TEXT, _BYTEA = 20, 701, 25, 17
 _int8, _float8 = struct.Struct("!q").pack, struct.Struct("!d").pack
 _INTEGERS = range(-(2**63), 2**63)
-
-# PostgreSQL stores no text with U+0000 in it: it becomes this and "0". No text has this one, which is for a program's own
-# use; should it have, it becomes two.
-_MARK = "\ufdd0"
-_MARKED = re.compile(f"{_MARK}(.)", re.DOTALL)
 
 
 class Unstorable(Exception):
@@ -75,8 +70,7 @@ def encoded(sql: bytes, params: tuple[Value, ...]) -> Query:
             values.append(None)
             types.append(0)
         elif isinstance(value, str):
-            if "\0" in value or _MARK in value:
-                value = value.replace(_MARK, _MARK + _MARK).replace("\0", _MARK + "0")
+            value = nulls.marked(value)
             try:
                 values.append(value.encode())
             except UnicodeEncodeError as error:
@@ -101,8 +95,7 @@ def encoded(sql: bytes, params: tuple[Value, ...]) -> Query:
 
 
 def _text(text: bytes) -> str:
-    found = text.decode()
-    return _MARKED.sub(lambda match: "\0" if match[1] == "0" else match[1], found) if _MARK in found else found
+    return nulls.unmarked(text.decode())
 
 
 def _number(text: bytes) -> int | float:
