@@ -13,7 +13,7 @@ from durably_web.backends import open_executor
 from durably_web.cli.mistakes import Mistake
 from durably_web.store import operations
 
-_WHICH = "A file of SQLite, or the URL of a database: libsql://…"
+_WHICH = "A file of SQLite, or the URL of a database: postgresql://… or libsql://…"
 
 DatabaseOption = Annotated[str, typer.Option("--database", "-d", metavar="DATABASE", help=_WHICH)]
 DatabaseArgument = Annotated[str, typer.Argument(metavar="DATABASE", help=_WHICH)]

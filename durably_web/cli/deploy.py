@@ -20,8 +20,7 @@ from durably_web.cli.mistakes import Mistake
 
 PAGES = "github-pages"
 NAMES = [*PLATFORMS, PAGES]
-# PostgreSQL is not offered before the engine opens it.
-_DATABASES: dict[str, Database] = {name: name for name in EXTRAS if name != "postgresql"}
+_DATABASES: dict[str, Database] = {name: name for name in EXTRAS}
 
 
 def _help() -> str:
@@ -46,7 +45,7 @@ def deploy(
         str, typer.Argument(metavar="TARGET", help="The engine, as MODULE:NAME; or a job file; or the site's folder.")
     ] = ".",
     database: Annotated[
-        str, typer.Option("--database", metavar="KIND", help="sqlite (a file on a volume) or libsql.")
+        str, typer.Option("--database", metavar="KIND", help="sqlite (a file on a volume), postgresql or libsql.")
     ] = "sqlite",
     auth: Annotated[
         str | None,

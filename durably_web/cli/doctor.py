@@ -33,6 +33,8 @@ def doctor(
 ) -> None:
     """Look a database over: schema, durability, clock, leases, runs that nobody takes up, room, damage.
 
+    Of a PostgreSQL also its connections, old transactions, the sizes of tables, and what autovacuum has left.
+
     Changes nothing, and may be used beside running processes. Exits with 0 when all is well, with 1 when there is a
     problem, with 3 when there are only warnings.
     """

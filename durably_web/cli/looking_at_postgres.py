@@ -18,8 +18,9 @@ _PATIENCE = 10
 class PostgresLook:
     """It works through PgBouncer too: nothing is prepared, and nothing set for longer than a transaction."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, schema: str | None = None) -> None:
         self.connection = connection
+        self._schema = schema
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> Rows:
         """Raises `NotTold`."""
@@ -30,6 +31,8 @@ class PostgresLook:
         import psycopg
 
         try:
+            if self._schema is not None:
+                self.connection.execute("SELECT set_config('search_path', quote_ident(%s), true)", (self._schema,))
             with self.connection.cursor() as cursor:
                 # Never the simple protocol, which would take several statements, and among them the transaction's end.
                 with contextlib.closing(cursor.stream(sql, values)) as streamed:
@@ -75,13 +78,16 @@ def look_at_postgres(database: str) -> Iterator[PostgresLook]:
         import psycopg
     except ImportError:
         raise RequirementFailed('PostgreSQL needs the driver psycopg: pip install "durably-web[postgres]"') from None
+    from durably_web.backends.postgres.address import parse
+
+    address = parse(database)
     try:
         connection = psycopg.connect(
-            database, connect_timeout=_PATIENCE, prepare_threshold=None, application_name="durably-web"
+            address.conninfo, connect_timeout=_PATIENCE, prepare_threshold=None, application_name="durably-web"
         )
     except psycopg.Error as error:
         reason = " ".join(str(error).split())
-        raise Mistake(f"{shown(database)} cannot be reached: {shown(reason)}") from None
+        raise Mistake(f"{shown(database)} cannot be reached: {address.hide(shown(reason))}") from None
     with contextlib.closing(connection):
         connection.read_only = True
-        yield PostgresLook(connection)
+        yield PostgresLook(connection, address.schema)

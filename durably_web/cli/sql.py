@@ -30,7 +30,8 @@ def sql(
     """Print what one SELECT gives. Nothing can be changed.
 
     The tables are durably_runs, durably_journal, durably_labels, durably_signals, durably_schedules and others; they
-    may change with each version. Moments are milliseconds: `datetime(created_at / 1000, 'unixepoch')`.
+    may change with each version. Moments are milliseconds: `datetime(created_at / 1000, 'unixepoch')`, and with
+    PostgreSQL `to_timestamp(created_at / 1000.0)`.
     """
     names, rows = _ask(database, query, None if json else limit + 1)
     if json:

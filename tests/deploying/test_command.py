@@ -28,7 +28,7 @@ def test_the_help_names_every_platform(command_line: CommandLine) -> None:
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_it_writes_says_what_is_next_and_is_safe_to_repeat(command_line: CommandLine, platform: str) -> None:
-    kind: Database = "libsql" if platform == "vercel" else "sqlite"
+    kind: Database = "postgresql" if platform == "vercel" else "sqlite"
     options = ["app:durably", *(["--database", kind] if kind != "sqlite" else []), "--auth", "app:Auth"]
     arguments = ("deploy", platform, *options)
     before = {path.name for path in command_line.folder.iterdir()}
@@ -103,8 +103,7 @@ NO_PROJECT = '[tool.poetry]\nname = "shop"\n'
             {"fixed.py": APP.replace('os.environ.get("DATABASE_URL", "app.db")', '"sqlite:///my.db"')},
             'Durably(os.environ.get("DATABASE_URL", "app.db"), …)',
         ),
-        (("docker", "app.py", "--database", "libsql"), {}, "app.py is a job file, which has no database"),
-        (("docker", "app:durably", "--database", "postgresql"), {}, "--database is one of sqlite, libsql"),
+        (("docker", "app.py", "--database", "postgresql"), {}, "app.py is a job file, which has no database"),
         (("docker", "app:durably", "--database", "postgresql://me:secret@here/db"), {}, "the URL itself is a secret"),
         (("docker", "app:durably", "--anybody", "--auth", "app:Auth"), {}, "give one of them"),
         (("docker", "app:durably", "--auth", "Auth"), {}, "--auth is MODULE:NAME, and not 'Auth'"),
@@ -117,7 +116,7 @@ NO_PROJECT = '[tool.poetry]\nname = "shop"\n'
             {"requirements.txt": "durably-web  # jobs\n"},
             f"without what libsql needs: make it durably-web[libsql]=={__version__}",
         ),
-        (("vercel", "app:durably", "--anybody"), {}, "a function's disk is gone with it: say --database libsql"),
+        (("vercel", "app:durably", "--anybody"), {}, "a function's disk is gone with it: say --database postgresql"),
         (("vercel", "app:durably", "--database", "libsql"), {}, "say --auth MODULE:NAME, or --anybody"),
         (("docker", "app:durably"), {"pyproject.toml": NO_PROJECT}, "pyproject.toml has no [project]"),
         (("docker", "app:durably"), {"pyproject.toml": "["}, "pyproject.toml cannot be read"),
@@ -139,17 +138,17 @@ def test_mistakes(command_line: CommandLine, arguments: tuple[str, ...], files: 
 @pytest.mark.parametrize(
     ("file", "text", "installs"),
     [
-        ("requirements.txt", "durably-web[crypto,libsql]>=0.1 ; python_version > '3'\n", "--requirement"),
-        ("requirements.txt", "Durably_Web>=0.1\nhttpx\n", "--requirement"),
+        ("requirements.txt", "durably-web[crypto,postgres]>=0.1 ; python_version > '3'\n", "--requirement"),
+        ("requirements.txt", "Durably_Web>=0.1\npsycopg[binary]\n", "--requirement"),
         ("requirements.txt", "-r base.txt\n", "--requirement"),
-        ("requirements.txt", "durably-web[libsql]==0.1.0 --hash=sha256:00\n", "--requirement"),
-        ("pyproject.toml", '[project]\nname = "shop"\ndependencies = ["durably-web[libsql]"]\n', " ."),
+        ("requirements.txt", "durably-web[postgres]==0.1.0 --hash=sha256:00\n", "--requirement"),
+        ("pyproject.toml", '[project]\nname = "shop"\ndependencies = ["durably-web[postgres]"]\n', " ."),
         ("pyproject.toml", '[project]\nname = "shop"\ndynamic = ["dependencies"]\n', " ."),
     ],
 )
 def test_what_says_what_to_install(command_line: CommandLine, file: str, text: str, installs: str) -> None:
     (command_line.folder / file).write_text(text)
-    shown = command_line.json("deploy", "docker", "app:durably", "--database", "libsql", "--print")
+    shown = command_line.json("deploy", "docker", "app:durably", "--database", "postgresql", "--print")
     assert "requirements.txt" not in shown["files"]
     assert re.search(
         rf"^RUN pip install --no-cache-dir{re.escape(installs) if installs == ' .' else '.*'}",

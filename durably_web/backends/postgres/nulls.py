@@ -2,7 +2,7 @@
 
 It is stored as U+FDD0 and "0". No text has that one, which is for a program's own use; should it have, it becomes two.
 In JSON the same is done with the escapes, so that the server finds a text that it takes out of JSON equal to one that
-came by itself. (Not one that is not JSON and has the six letters of such an escape in it: that is equal to itself only.)
+came by itself. A text that is not JSON, and has the six letters of such an escape in it, is only found by itself.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def procfile(project: Project) -> Plan:
     if project.on_disk:
         notes.append(
             "a SQLite file does for Foreman, Honcho, and Dokku with mounted storage; Heroku's disks are emptied once a "
-            "day and with each deployment: use --database libsql there"
+            "day and with each deployment: use --database postgresql there"
         )
         return Plan(files, ["honcho start"], notes)
     attach = "heroku config:set DATABASE_URL='libsql://…?authToken=…'"

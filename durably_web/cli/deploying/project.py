@@ -116,7 +116,7 @@ class Plan(NamedTuple):
 
 ONE_MACHINE = (
     "one machine only: the runs are in a SQLite file on its disk, whose locks do not reach another machine. "
-    "For several use --database libsql"
+    "For several use --database postgresql"
 )
 
 

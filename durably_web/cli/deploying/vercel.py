@@ -25,7 +25,7 @@ _VERCEL_JSON = f"""\
 def vercel(project: Project) -> Plan:
     """A vercel.json and a function: it answers requests, and a cron job lets it execute what is due."""
     if project.on_disk:
-        raise Mistake("a function's disk is gone with it: say --database libsql")
+        raise Mistake("a function's disk is gone with it: say --database postgresql, or libsql")
     if project.web is None:
         raise Mistake("nothing lives there that could be a worker, only requests: say --auth MODULE:NAME, or --anybody")
     if project.web.app is not None:
