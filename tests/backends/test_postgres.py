@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract import BARE, SUITES, Backend, Case, cases, run_case
 from tests.support.backends import Through
-from tests.support.executors import RepeatingExecutor
+from tests.support.executors import FAULT_BY_FAULT, OF_ONE_TURN, RepeatingExecutor
 from tests.support.postgres import Postgres
 from tests.support.servers import Postgres as Server
 
@@ -42,6 +42,7 @@ def _bindings() -> list[object]:
         for suite in SUITES
         for kind in _kinds(suite)
         for name, case in cases(suite, Postgres.has - {"wakes"} if kind == "pooled" else Postgres.has)
+        if name not in OF_ONE_TURN and (kind != "repeating" or name not in FAULT_BY_FAULT)
     ]
 
 

@@ -41,6 +41,32 @@ UNDER_WAY: set[asyncio.Future[None]] = set()
 """Batches that a database across a network has not answered yet: who lets everything happen waits for them."""
 
 
+OF_ONE_TURN = (
+    "a_run_that_never_waits_leaves_room_for_others",
+    "of_two_workers_one_takes_up_each_sleeper",
+    "a_child_of_another_worker_wakes_its_parent",
+    "a_family_survives_death_at_any_batch",
+    "the_winner_of_a_race_wins_again",
+    "branches_keep_their_results_when_a_step_before_them_is_done_again",
+    "branches_of_a_fork_keep_their_results_when_a_step_before_them_is_done_again",
+    "a_thousand_runs_of_a_key_go_in_their_order",
+    "background_work_that_stops_the_engine_with_a_deadline_is_not_abandoned_itself",
+    "a_run_comes_to_its_end_through_many_stops",
+)
+"""Cases that move the clock, or count turns and attempts, for a database that answers within a turn of the loop; here
+the clock is ahead of the answers. Not bound: on a server they fail for that."""
+
+
+FAULT_BY_FAULT = (
+    "a_family_survives_a_failure_before_any_batch",
+    "a_family_survives_the_loss_of_any_reply",
+    "the_same_engine_takes_a_family_on_after_a_fault",
+    "a_crash_at_any_batch_loses_no_tick_and_doubles_none",
+)
+"""Cases that meet a fault at each batch already, lost replies among them: thousands of requests each. On a server they
+are not bound to an executor that repeats."""
+
+
 class Remote(Wrapper):
     """Tells of what is under way to a database that takes its time."""
 
