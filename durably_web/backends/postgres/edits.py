@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from durably_web.backends.postgres.locks import FREED
 from durably_web.backends.postgres.order import HORIZON
 from durably_web.store.migrations import m0001_initial
 from durably_web.store.operations import claiming, executing, firing, reading, requests, scheduling, taking, triggering
@@ -55,6 +56,22 @@ EDITS = (
     # -- claims --------------------------------------------------------------------------------------------
     # SQLite sees the runs that this very statement has woken already.
     Edit((claiming.WAKE_DUE_IN_LINE,), "a.wake_at IS NULL", "(a.wake_at IS NULL OR a.wake_at <= $3)"),
+    # Whoever writes for one of these runs at this moment may do so: a later claim finds what is left. At most so many
+    # at once that the server has room for their locks.
+    Edit(
+        (claiming.FREE_EXPIRED,),
+        "WHERE status = 'leased' AND lease_expires_at <= ? AND id NOT IN (SELECT value FROM json_each(?))",
+        f"""WHERE id = ANY (ARRAY(
+    SELECT id FROM durably_runs
+    WHERE status = 'leased' AND lease_expires_at <= ? AND id NOT IN (SELECT value FROM json_each(?))
+    ORDER BY lease_expires_at LIMIT 100
+)) AND status = 'leased' AND lease_expires_at <= $1 AND {FREED}""",
+    ),
+    Edit(
+        (claiming.WAKE_DUE,),
+        "WHERE wake_at <= ?",
+        "WHERE id = ANY (ARRAY(SELECT id FROM durably_runs WHERE wake_at <= ? FOR UPDATE SKIP LOCKED))",
+    ),
     # What a job has first is looked up once, and not for each run there is; and what another worker is about to take
     # is nobody else's.
     Edit(

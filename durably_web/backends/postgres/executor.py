@@ -61,7 +61,7 @@ class PostgresExecutor:
         Connections(self._address, durability)
         self._connections: Connections | None = None
         self._doorbell: Doorbell | None = None
-        self._framed: tuple[Facts, list[Query], list[Query]] | None = None
+        self._framed: dict[tuple[Facts, str], tuple[Query, bytes, list[Query]]] = {}
         self._forked = False
 
     def __repr__(self) -> str:
@@ -72,7 +72,7 @@ class PostgresExecutor:
             return
         self._connections = Connections(self._address, self._durability)
         self._doorbell = Doorbell(self._connections)
-        self._framed = None
+        self._framed.clear()
         self._forked = False
         _opened.add(self)
         try:
@@ -163,7 +163,7 @@ class PostgresExecutor:
     def _frame(self, batch: Batch, queries: list[Query], facts: Facts) -> tuple[list[Query], list[Query]]:
         """What is sent before and behind the statements of a batch: all that makes them one transaction."""
         if batch.mode == "write":
-            return self._frame_of_writes(facts)
+            return self._frame_of_writes(batch, facts)
         events = any(_HORIZON in query.sql for query in queries)
         if len(queries) < 2 and not events and not facts.pooled:
             # A statement alone is a transaction already.
@@ -177,18 +177,22 @@ class PostgresExecutor:
             head += order.look(facts.schema)
         return [Query(sql.encode()) for sql in head], [_COMMIT]
 
-    def _frame_of_writes(self, facts: Facts) -> tuple[list[Query], list[Query]]:
-        if self._framed is None or self._framed[0] != facts:
+    def _frame_of_writes(self, batch: Batch, facts: Facts) -> tuple[list[Query], list[Query]]:
+        waits = ""
+        params: tuple[str, ...] = ()
+        if not facts.serializable:
+            waits, params = locks.waits(facts.schema, locks.of(batch.statements))
+        framed = self._framed.get((facts, waits))
+        if framed is None:
             isolation = "SERIALIZABLE" if facts.serializable else "READ COMMITTED"
-            parts = [facts.settings] if facts.pooled else []
-            if not facts.serializable:
-                parts.append(locks.alone(facts.schema))
-            parts.append(order.registration(facts.schema))
-            head = f"BEGIN ISOLATION LEVEL {isolation}", "SELECT " + ", ".join(parts)
+            parts = [part for part in (facts.settings, waits, order.registration(facts.schema)) if part]
             assert self._doorbell is not None
             ring = Query(self._doorbell.ring(facts.schema).encode())
-            self._framed = facts, [Query(sql.encode()) for sql in head], [Query(WROTE), _COMMIT, ring]
-        return self._framed[1:]
+            begin = Query(f"BEGIN ISOLATION LEVEL {isolation}".encode())
+            framed = begin, f"SELECT {', '.join(parts)}".encode(), [Query(WROTE), _COMMIT, ring]
+            self._framed[facts, waits] = framed
+        begin, select, tail = framed
+        return [begin, encoded(select, params)], tail
 
     def _not_open(self) -> StoreUnavailable:
         if self._forked:

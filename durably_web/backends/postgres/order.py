@@ -21,15 +21,13 @@ HORIZON_NAME = "durably_web.horizon"
 HORIZON = f"current_setting('{HORIZON_NAME}')::bigint"
 """In a statement that reads events of all runs: the greatest seq that it may read."""
 
-_LAST = "coalesce(pg_sequence_last_value(pg_get_serial_sequence('durably_journal', 'seq')::regclass), 0)"
+# The name is the one that the server gives to the sequence of such a column. Where there is none yet, so is no event.
+_LAST = "coalesce(pg_sequence_last_value(to_regclass('durably_journal_seq_seq')), 0)"
 
 
 def registration(schema: str) -> str:
-    """The expression that registers a write, once the tables are there."""
-    return (
-        "CASE WHEN to_regclass('durably_journal') IS NOT NULL THEN "
-        f"pg_advisory_xact_lock_shared({_class_of(schema)}, {_LAST}::bit(32)::int4) END"
-    )
+    """The expression that registers a write."""
+    return f"pg_advisory_xact_lock_shared({_class_of(schema)}, {_LAST}::bit(32)::int4)"
 
 
 def look(schema: str) -> tuple[str, str]:
