@@ -222,7 +222,6 @@ async def test_who_waits_in_a_circle_is_let_go_and_comes_again(scene: Scene, dat
         await bounded(theirs)
         outsider.commit()
         await bounded(writing)
-    assert len(scene.pauses) <= 1
     assert scene.sql("SELECT value FROM durably_test") == [("ours",), ("ours",)]
 
 

@@ -77,7 +77,7 @@ class Connections:
                 self._give_back(connection, facts)
                 raise
             except BaseException:
-                self._drop(connection)
+                connection.close()
                 raise
             self._give_back(connection, facts)
 
@@ -86,18 +86,13 @@ class Connections:
             connection, facts = self._idle.pop()
             if not connection.is_lost:
                 return connection, facts
-            self._all.discard(connection)
         return None
 
     def _give_back(self, connection: Connection, facts: Facts) -> None:
         if connection.is_lost or connection.is_failed or self._closed:
-            self._drop(connection)
+            connection.close()
         else:
             self._idle.append((connection, facts))
-
-    def _drop(self, connection: Connection) -> None:
-        connection.close()
-        self._all.discard(connection)
 
     async def connect(self, on_notice: Callable[[str], None] = lambda payload: None) -> tuple[Connection, Facts]:
         """A new connection, and what its server says of itself. It ends with the others."""
@@ -110,10 +105,11 @@ class Connections:
             connection.close()
             raise Again("it was closed")
         self._all.add(connection)
+        connection.lost.add_done_callback(lambda lost: self._all.discard(connection))
         try:
             return connection, await self._met(connection)
         except BaseException as error:
-            self._drop(connection)
+            connection.close()
             if isinstance(error, Lost):
                 raise Again(self._address.hide(str(error))) from None
             if isinstance(error, ServerError):
@@ -172,7 +168,7 @@ class Connections:
         """Who waits for an answer gets none."""
         self._closed = True
         for connection in list(self._all):
-            self._drop(connection)
+            connection.close()
         self._idle.clear()
 
     def forsake(self) -> None:

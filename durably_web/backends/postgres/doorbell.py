@@ -30,6 +30,7 @@ class Doorbell:
         self._connections = connections
         self._listens = asyncio.Event()
         self._deaf = False
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
 
     def ring(self, schema: str) -> str:
@@ -43,8 +44,11 @@ class Doorbell:
     def version(self) -> int | None:
         """Listens from now on. `None` where nobody can."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._listen())
+            self._begin()
         return None if self._deaf else self.count
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._listen())
 
     async def listening(self) -> None:
         """Until it does, or knows that it cannot."""
@@ -70,16 +74,22 @@ class Doorbell:
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
-            pause = _FIRST_PAUSE
             # Nobody told of what was written before.
             self.count += 1
             self._listens.set()
-            await connection.lost
+            # No task waits for that: a process without work can be frozen.
+            connection.lost.add_done_callback(self._cut_off)
+            return
+
+    def _cut_off(self, lost: object) -> None:
+        if not self._closed:
             self._listens.clear()
             self.count += 1
+            self._begin()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
+        self._closed = True
+        task = self._task
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
