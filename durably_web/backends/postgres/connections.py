@@ -142,6 +142,7 @@ class Connections:
             # Everything the store asks for is found by an index. The planner would believe otherwise of tables that are
             # small, or that nobody has counted yet, and keep its plans when they have grown.
             ("enable_seqscan", "off"),
+            ("enable_bitmapscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("bytea_output", "hex"),

@@ -219,6 +219,15 @@ def _as_json(value: list[Node]) -> str:
     return f"coalesce(to_json({text})::TEXT, 'null')"
 
 
+def _exists(nodes: list[Node], at: int) -> _Found:
+    """Looked up for each row, by the index that is there for it. Without an offset, the planner may take it for a join,
+    or read all there is beforehand, as it seems cheap while tables are small."""
+    if not _words(nodes, at, "EXISTS", "()"):
+        return None
+    group = _within(nodes[at + 1])
+    return ["EXISTS", group if "OFFSET" in group else Group([*group, "OFFSET 0"])], 2
+
+
 def _least(nodes: list[Node], at: int) -> _Found:
     for name, function in (("min", "least"), ("max", "greatest")):
         if _words(nodes, at, name, "()") and len(_arguments(nodes[at + 1])) > 1:
@@ -262,7 +271,7 @@ def _integer(nodes: list[Node], at: int) -> _Found:
     return (["BIGINT"], 1) if _words(nodes, at, "INTEGER") else None
 
 
-_RULES = (_listed, _json_each, _json_extract, _json_object, _least, _limit, _is, _unnamed, _tables, _integer)
+_RULES = (_listed, _json_each, _json_extract, _json_object, _exists, _least, _limit, _is, _unnamed, _tables, _integer)
 
 
 def _definition(nodes: Sequence[Node]) -> Group:

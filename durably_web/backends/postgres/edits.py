@@ -126,6 +126,14 @@ EDITS = (
     ORDER BY r.priority DESC, r.run_at, r.id LIMIT 1
 ))""",
     ),
+    # -- labels --------------------------------------------------------------------------------------------
+    # By their key, and not by looking at each there is.
+    Edit((requests.DELETE_LABELS,), "WHERE (key, value, run_id) IN (", "USING ("),
+    Edit(
+        (requests.DELETE_LABELS,),
+        "completed_at <= ?\n)",
+        "completed_at <= ?\n) AS gone (k, v, r) WHERE key = gone.k AND value = gone.v AND run_id = gone.r",
+    ),
     # -- events --------------------------------------------------------------------------------------------
     # Nothing is read behind an entry that is not there yet, as `order` says.
     Edit((reading.SELECT_EVENTS,), "j.seq > ?", f"j.seq > ? AND j.seq <= {HORIZON}"),
