@@ -70,7 +70,7 @@ class Execution(Replaying):
             self.order.executing = self._executing
         self._awaited: Awaited | None = None
         # Signals that a branch has chosen, and not yet stored that it took them.
-        self.taken: set[int] = set()
+        self.taken, self.taking = set[int](), asyncio.Lock()
         # How steps that were asked for can be undone, by key; and who does it, once that has begun.
         self.undos: dict[str, Undo] = {}
         # A result that can be undone is stored, or on its way.

@@ -58,13 +58,15 @@ async def wait_for_signal(execution: Execution, key: str, name: str, timeout: in
 
 async def _next_signal(execution: Execution, name: str, deadline: int | None) -> OpenSignal | None:
     """The signal for this wait, which no other branch takes from now on. One that came too late is left alone."""
-    found = await execution.read(operations.open_signals(execution.lease.run_id))
-    for signal in found:
-        if signal.name == name and signal.number not in execution.taken:
-            if deadline is not None and signal.created_at > deadline:
-                continue
-            execution.taken.add(signal.number)
-            return signal
+    # A database may answer the second who asks before the first.
+    async with execution.taking:
+        found = await execution.read(operations.open_signals(execution.lease.run_id))
+        for signal in found:
+            if signal.name == name and signal.number not in execution.taken:
+                if deadline is not None and signal.created_at > deadline:
+                    continue
+                execution.taken.add(signal.number)
+                return signal
     return None
 
 
