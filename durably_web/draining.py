@@ -85,6 +85,7 @@ class _Drain:
         await worker.enter()
         count = 0
         while True:
+            before = {task for _, task in worker._executing.values()}
             room = worker.room if max_runs is None else min(worker.room, max_runs - count)
             begun = [] if room <= 0 or self._is_over() else await self._claim(room)
             count += len(begun)
@@ -96,6 +97,9 @@ class _Drain:
                 self._stop_own()
             # With a limit that is reached, what the background executes beside it is not waited for.
             tasks = {task for _, task in worker._executing.values()}
+            if not before <= tasks:
+                # Whatever ended while it was looked for more may have left something to do.
+                continue
             waiting: Set[asyncio.Task[object]] = self._own if ends or count == max_runs else tasks
             if not waiting:
                 return count
