@@ -235,7 +235,7 @@ async def a_worker_does_not_take_its_own_run_twice(backend: Backend) -> None:
         heard = Heard(durably, "worker:error")
         handle = await durably.trigger(waits)
         await gate.reached()
-        await world.rows(claiming.FREE_EXPIRED, world.clock.now() + 31_000, "[]")
+        await world.write(claiming.FREE_EXPIRED, world.clock.now() + 31_000, "[]")
         await durably.trigger(waits)
         await world.advance(3)
         assert max(most) == 2, "the other run beside it, and nothing else"

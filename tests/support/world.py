@@ -11,7 +11,7 @@ from durably_web.clock import ManualClock
 from durably_web.engine import Durably
 from durably_web.events import Event
 from durably_web.jobs import Job
-from durably_web.store.batch import Batch, Executor, Row, Statement, Value
+from durably_web.store.batch import Batch, Executor, Mode, Row, Statement, Value
 from tests.contract import Backend
 from tests.support.executors import UNDER_WAY, MortalExecutor
 from tests.support.invariants import check_invariants
@@ -95,10 +95,17 @@ class World:
 
     async def rows(self, sql: Any, *params: Value) -> list[Row]:
         """Ask the database itself."""
+        return await self._run("read", sql, params)
+
+    async def write(self, sql: Any, *params: Value) -> None:
+        """Change something behind everybody's back."""
+        await self._run("write", sql, params)
+
+    async def _run(self, mode: Mode, sql: Any, params: tuple[Value, ...]) -> list[Row]:
         executor = self.backend.connect()
         await executor.open()
         try:
-            [rows] = await executor.run(Batch("read", (Statement(sql, params),)))
+            [rows] = await executor.run(Batch(mode, (Statement(sql, params),)))
         finally:
             await executor.close()
         return rows
