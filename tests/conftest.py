@@ -5,6 +5,8 @@ Everything is made on demand, so that a run of the unit tests starts no process.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -27,15 +29,28 @@ pytest.register_assert_rewrite("tests.contract")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# The suites that every database has to pass, once more on servers, each case with a database of its own.
+SUITES_ON_SERVERS = ("test_libsql.py", "test_postgres.py")
+MINUTES_FOR_SUITES = 60
+"""They come last, and those that were not begun by then are told of, untested. A usual machine needs half of it."""
+
+_BEGAN = time.monotonic()
+
+
 # Before xdist asks who belongs together.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that drive tabs come first, and where tests run side by side, these stay one after the other: they are
     about who is awake and who is late, and each keeps more than one core busy already."""
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    items.sort(key=lambda item: ("e2e" not in item.path.parts, item.path.name in SUITES_ON_SERVERS))
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.path.name in SUITES_ON_SERVERS and time.monotonic() - _BEGAN > MINUTES_FOR_SUITES * 60:
+        pytest.skip(f"this machine did not get to it in {MINUTES_FOR_SUITES} minutes: name {item.path.name} to pytest")
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +166,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         terminalreporter.section("not tested here")
+        reasons = Counter(_reason(report) for report in skipped)
+        for reason, count in reasons.items():
+            terminalreporter.line(f"{count} tests: {reason}")
         for report in skipped:
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-            terminalreporter.line(f"{report.nodeid}: {reason}")
+            if reasons[_reason(report)] < _FEW:
+                terminalreporter.line(f"{report.nodeid}: {_reason(report)}")
+
+
+_FEW = 20
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
