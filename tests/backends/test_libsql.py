@@ -15,8 +15,8 @@ from tests.support.servers import Sqld
 SECONDS = 400
 """For a case: some send thousands of requests."""
 
-_TWICE = ("flow", "children", "schedules")
-"""Suites whose every batch is sent twice as well. That of the store does so with each operation by itself."""
+_TWICE = ("flow",)
+"""A suite whose every batch is sent twice as well. That of the store does so with each operation by itself."""
 
 _TOO_LARGE = ("a_large_result_is_stored_and_read",)
 """A server takes values of a few megabytes; the tests of failures have what it says to more."""
