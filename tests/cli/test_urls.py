@@ -54,7 +54,6 @@ async def calls(step: Step, input: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    pytest.importorskip("durably_web.backends.postgres")
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)

@@ -33,8 +33,6 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         url = sqld.namespace()
         yield url
         sqld.drop_namespace(url)
-    elif importlib.util.find_spec("durably_web.backends.postgres") is None:
-        pytest.skip("there is no executor for PostgreSQL")
     else:
         postgres = request.getfixturevalue("postgres")
         url = postgres.create_database()

@@ -35,8 +35,6 @@ PLANS = {
 async def test_nothing_is_lost_and_nothing_is_done_twice(
     backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if backend == "postgres":
-        pytest.importorskip("durably_web.backends.postgres")
     plan = PLANS[backend]._replace(durability=DURABILITY[backend])
     try:
         beginning = BACKENDS[backend](tmp_path)
