@@ -29,10 +29,10 @@ pytest.register_assert_rewrite("tests.contract")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-# The suites that every database has to pass, once more on servers, each case with a database of its own.
-SUITES_ON_SERVERS = ("test_libsql.py", "test_postgres.py")
-MINUTES_FOR_SUITES = 70
-"""They come last, and those that were not begun by then are told of, untested. A usual machine needs half of it."""
+# Where every suite of tests/contract is played once more, and takes its time: in a page, and on servers.
+ONCE_MORE = ("pyodide/test_contract.py", "backends/test_postgres.py", "backends/test_libsql.py")
+MINUTES = 70
+"""They come last, and those that were not begun by then are told of, untested: for machines that are very slow."""
 
 _BEGAN = time.monotonic()
 
@@ -42,15 +42,21 @@ _BEGAN = time.monotonic()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that drive tabs come first, and where tests run side by side, these stay one after the other: they are
     about who is awake and who is late, and each keeps more than one core busy already."""
-    items.sort(key=lambda item: ("e2e" not in item.path.parts, item.path.name in SUITES_ON_SERVERS))
+    items.sort(key=lambda item: ("e2e" not in item.path.parts, _turn(item)))
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.path.name in SUITES_ON_SERVERS and time.monotonic() - _BEGAN > MINUTES_FOR_SUITES * 60:
-        pytest.skip(f"this machine did not get to it in {MINUTES_FOR_SUITES} minutes: name {item.path.name} to pytest")
+    if _turn(item) > 0 and time.monotonic() - _BEGAN > MINUTES * 60:
+        pytest.skip(f"this machine did not get to it in {MINUTES} minutes: give {item.path.name} to pytest by itself")
+
+
+def _turn(item: pytest.Item) -> int:
+    """0, or the place among those that come last."""
+    name = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+    return ONCE_MORE.index(name) + 1 if name in ONCE_MORE else 0
 
 
 @pytest.fixture(scope="session")
