@@ -5,6 +5,8 @@ Everything is made on demand, so that a run of the unit tests starts no process.
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from durably_web.site.build import build_site
 from durably_web.site.runtime import Runtime
 from scripts import build_runtime, chromium, databases, runtime
 from scripts.serve import serve
+from tests.support import guarded
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Playwright
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from tests.support.servers import PgBouncer, Postgres, Sqld
 
 pytest.register_assert_rewrite("tests.contract")
+
+# Where pytest puts the folders of tests. Each commit of theirs is flushed, and disks take their time for it.
+if (memory := guarded.memory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
+def pytest_collection_finish() -> None:
+    """What there is by now stays: the collections of garbage that cases ask for need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -131,7 +144,7 @@ def crash_tabs() -> Callable[[BrowserContext], None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for everybody: make a database of your own in it, and do not stop it."""
-    from tests.support import guarded, servers
+    from tests.support import servers
 
     try:
         server = servers.postgres_server(where=guarded.memory())
@@ -157,7 +170,7 @@ def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
 @pytest.fixture(scope="session")
 def sqld() -> Iterator[Sqld]:
     """A libSQL server for everybody: make a database of your own in it, and do not stop it."""
-    from tests.support import guarded, servers
+    from tests.support import servers
 
     try:
         server = servers.sqld_server(where=guarded.memory())

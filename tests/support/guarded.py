@@ -26,7 +26,7 @@ SECONDS = 60
 # Below what systems give to whoever asks for any port: nobody gets it by chance while the server is away for a moment.
 _PORTS = range(20_000, 32_000)
 
-_ROOM = 4 * 2**30
+_ROOM = 8 * 2**30
 
 _GUARD = """
 trap '' INT TERM HUP QUIT
@@ -55,9 +55,12 @@ def unprivileged() -> dict[str, Any]:
 
 
 def memory() -> Path | None:
-    """A folder in memory with room for some databases, where there is one: nothing is as slow there as a bad disk."""
+    """A folder in memory, where there is one with room for databases and profiles of browsers: a flush there takes no
+    time, and programs can be executed."""
     folder = Path("/dev/shm")
-    return folder if folder.is_dir() and shutil.disk_usage(folder).free > _ROOM else None
+    if not folder.is_dir() or shutil.disk_usage(folder).free < _ROOM or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return None
+    return folder
 
 
 def free_port() -> int:
