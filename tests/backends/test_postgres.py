@@ -44,7 +44,7 @@ def _bindings() -> list[object]:
         pytest.param(kind, case, id=f"{suite}-{name}-{kind}")
         for suite in SUITES
         for kind in _kinds(suite)
-        for name, case in cases(suite, Postgres.has - {"wakes"} if kind == "pooled" else Postgres.has)
+        for name, case in cases(suite, Postgres.has)
         if name not in OF_ONE_TURN and (kind != "repeating" or name not in (*FAULT_BY_FAULT, *_MEANWHILE))
     ]
 
