@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 import weakref
@@ -11,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Literal
 
+from durably_web.backends.forks import not_open, told_of_forks
 from durably_web.backends.postgres import locks, order
 from durably_web.backends.postgres.address import parse
 from durably_web.backends.postgres.connections import Connections, Facts
@@ -92,7 +92,7 @@ class PostgresExecutor:
 
     async def run(self, batch: Batch) -> list[Rows]:
         if self._connections is None:
-            raise self._not_open()
+            raise not_open(self._where, forked=self._forked)
         if not batch.statements:
             return []
         return await self._patiently(batch, PATIENCE_SECONDS)
@@ -104,7 +104,7 @@ class PostgresExecutor:
         while True:
             connections = self._connections
             if connections is None:
-                raise self._not_open()
+                raise not_open(self._where, forked=self._forked)
             try:
                 async with asyncio.timeout(min(max(1.0, deadline - self._now()), _REPLY_SECONDS)):
                     return await self._once(connections, batch, queries)
@@ -113,7 +113,7 @@ class PostgresExecutor:
             except Again as error:
                 again = error
             if self._connections is None:
-                raise self._not_open() from again
+                raise not_open(self._where, forked=self._forked) from again
             # Uneven pauses keep processes that were cut off together from coming back together.
             wait = pause * (0.5 + random.random())
             if self._now() + wait > deadline:
@@ -194,13 +194,6 @@ class PostgresExecutor:
         begin, select, tail = framed
         return [begin, encoded(select, params)], tail
 
-    def _not_open(self) -> StoreUnavailable:
-        if self._forked:
-            return StoreUnavailable(
-                f"{self._where} was opened before a fork: each process opens it for itself, afterwards"
-            )
-        return StoreUnavailable(f"{self._where} is not open: use `async with durably`, or `await durably.init()`")
-
     def forsake(self) -> None:
         """In the child of a fork: let go of the parent's connections, and leave them as they are."""
         self._forked = True
@@ -236,15 +229,5 @@ def _translated(sql: str) -> bytes:
     return translate(sql).encode()
 
 
-_opened: weakref.WeakSet[PostgresExecutor] = weakref.WeakSet()
-
-
-def _in_the_child() -> None:
-    for executor in list(_opened):
-        executor.forsake()
-    _opened.clear()
-
-
 # Two processes cannot share one connection.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_the_child)
+_opened: weakref.WeakSet[PostgresExecutor] = told_of_forks()
