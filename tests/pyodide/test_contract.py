@@ -26,11 +26,25 @@ pytestmark = pytest.mark.browser
 TESTS = Path(__file__).resolve().parent.parent
 NEEDED = ("contract/*.py", "support/*.py", "pyodide/in_worker.py")
 
-START = """() => {
-  const worker = new Worker("worker.js", { type: "module" });
+SECONDS = 300
+"""For a case, and Python's start before the first; it has bounds of its own, but what never waits does not meet them."""
+
+# A worker that gives no answer is replaced, for the cases behind.
+START = """(seconds) => {
+  let worker;
   globalThis.runCase = (...details) => new Promise((resolve) => {
-    worker.onmessage = ({ data }) => resolve(data);
-    worker.onerror = ({ message }) => resolve(`the worker cannot run: ${message}`);
+    worker ??= new Worker("worker.js", { type: "module" });
+    const late = setTimeout(() => {
+      worker.terminate();
+      worker = undefined;
+      resolve(`no answer within ${seconds} s`);
+    }, seconds * 1000);
+    const end = (told) => {
+      clearTimeout(late);
+      resolve(told);
+    };
+    worker.onmessage = ({ data }) => end(data);
+    worker.onerror = ({ message }) => end(`the worker cannot run: ${message}`);
     worker.postMessage(details);
   });
 }"""
@@ -52,7 +66,7 @@ def page(
     with serve(folder) as address, chromium.launch(playwright_driver, tmp_path_factory.mktemp("profile")) as browser:
         page = browser.new_page()
         page.goto(address)
-        page.evaluate(START)
+        page.evaluate(START, SECONDS)
         yield page
 
 

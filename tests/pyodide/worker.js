@@ -12,7 +12,6 @@ const options = { jobs: [], database: "contract", base: "/", runtime, pyodide: n
 
 let connection;
 let other;
-let cases = 0;
 
 async function boot() {
   const sqlite3 = await loadSqlite(runtime);
@@ -39,9 +38,10 @@ addEventListener("message", async ({ data: [suite, name, habit] }) => {
       postMessage(await ask(name, habit));
       return;
     }
-    connection = await openDatabase(sqlite3, await placeOf("/", `case-${++cases}`), options.durability);
+    const open = async () => openDatabase(sqlite3, await placeOf("/", `case-${crypto.randomUUID()}`), options.durability);
+    connection = await open();
     // Of two databases.
-    if (suite.startsWith("handover")) other = await openDatabase(sqlite3, await placeOf("/", `case-${cases}-2`), options.durability);
+    if (suite.startsWith("handover")) other = await open();
     try {
       postMessage(await run(suite, name, habit));
     } finally {
