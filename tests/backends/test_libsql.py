@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract import BARE, SUITES, Backend, Case, cases, run_case
 from tests.support.backends import Through
-from tests.support.executors import FAULT_BY_FAULT, OF_ONE_TURN, RepeatingExecutor
+from tests.support.executors import FAULT_BY_FAULT, OF_DOCUMENTS, OF_ONE_TURN, RepeatingExecutor
 from tests.support.libsql import Libsql
 from tests.support.servers import Sqld
 
@@ -29,16 +29,17 @@ def _bindings() -> list[object]:
             found += [
                 pytest.param(kind, case, id=f"{suite}-{name}-{kind}")
                 for name, case in cases(suite, Libsql.has)
-                if name not in (*_TOO_LARGE, *OF_ONE_TURN) and (kind == "plain" or name not in FAULT_BY_FAULT)
+                if name not in (*_TOO_LARGE, *OF_DOCUMENTS, *OF_ONE_TURN)
+                and (kind == "plain" or name not in FAULT_BY_FAULT)
             ]
     return found
 
 
 @pytest.fixture
 def backend(kind: str, sqld: Sqld) -> Iterator[Backend]:
-    url = sqld.namespace()
-    yield Libsql(url) if kind == "plain" else Through(Libsql(url), RepeatingExecutor)
-    sqld.drop_namespace(url)
+    found = Libsql(sqld)
+    yield found if kind == "plain" else Through(found, RepeatingExecutor)
+    found.drop()
 
 
 @pytest.mark.parametrize(("kind", "case"), _bindings())

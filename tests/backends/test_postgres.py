@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract import BARE, SUITES, Backend, Case, cases, run_case
 from tests.support.backends import Through
-from tests.support.executors import FAULT_BY_FAULT, OF_ONE_TURN, RepeatingExecutor
+from tests.support.executors import FAULT_BY_FAULT, OF_DOCUMENTS, OF_ONE_TURN, RepeatingExecutor
 from tests.support.postgres import Postgres
 from tests.support.servers import Postgres as Server
 
@@ -45,7 +45,8 @@ def _bindings() -> list[object]:
         for suite in SUITES
         for kind in _kinds(suite)
         for name, case in cases(suite, Postgres.has)
-        if name not in OF_ONE_TURN and (kind != "repeating" or name not in (*FAULT_BY_FAULT, *_MEANWHILE))
+        if name not in (*OF_DOCUMENTS, *OF_ONE_TURN)
+        and (kind != "repeating" or name not in (*FAULT_BY_FAULT, *_MEANWHILE))
     ]
 
 

@@ -27,7 +27,7 @@ TESTS = Path(__file__).resolve().parent.parent
 NEEDED = ("contract/*.py", "support/*.py", "pyodide/in_worker.py")
 
 SECONDS = 300
-"""For a case, and Python's start before the first; it has bounds of its own, but what never waits does not meet them."""
+"""For a case, and the start of Python before the first. What never waits does not meet the bounds of its own."""
 
 # A worker that gives no answer is replaced, for the cases behind.
 START = """(seconds) => {

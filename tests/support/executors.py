@@ -57,6 +57,13 @@ OF_ONE_TURN = (
 the clock is ahead of the answers. Not bound: on a server they fail for that."""
 
 
+OF_DOCUMENTS = (
+    "whatever_stands_in_the_wrong_place_is_refused_or_harmless",
+    "whatever_is_missing_is_missed",
+)
+"""Cases of a thousand documents that a store sees as any other, or never. Not bound on a server, for their time."""
+
+
 FAULT_BY_FAULT = (
     "a_family_survives_a_failure_before_any_batch",
     "a_family_survives_the_loss_of_any_reply",

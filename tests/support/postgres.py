@@ -11,14 +11,18 @@ from tests.support.executors import Remote
 
 
 class Postgres:
-    """A database of a server, or one of its schemas, and as many executors on it as asked for."""
+    """One of the schemas of a server's database, and as many executors on it as asked for."""
 
     # Others are woken, but by a notice that takes its way through sockets, and no turn of a loop: the tests of failures
     # wait for one.
-    has: frozenset[Capability] = frozenset({"workers", "threads", "processes"})
+    has: frozenset[Capability] = frozenset({"workers", "threads", "processes", "another"})
 
     def __init__(self, url: str) -> None:
+        """`url` ends with the name of a schema, which nobody else uses."""
         self.url = url
+
+    def another(self) -> Postgres:
+        return Postgres(f"{self.url}_2")
 
     def connect(self) -> Executor:
         return Listening(PostgresExecutor(self.url, "relaxed"))
