@@ -51,19 +51,28 @@ class Postgres(Guarded):
     # "Immediate": it ends all its children, too.
     AT_ONCE = signal.SIGQUIT
 
-    def __init__(self, *settings: str, where: Path | None = None) -> None:
+    def __init__(self, *settings: str, primary: Postgres | None = None, where: Path | None = None) -> None:
         """`settings`: lines of postgresql.conf."""
         self._programs = databases.postgres()
         super().__init__("postgres", where, **unprivileged())
         self.port = free_port()
         self._data = self.folder / "data"
-        done = self._initdb("--pgdata", str(self._data), "--username", USER, *_INITDB, *_SORTING)
+        if primary is not None:
+            self._copy(primary)
+            return
+        done = self._run("initdb", "--pgdata", str(self._data), "--username", USER, *_INITDB, *_SORTING)
         if "unrecognized option" in done.stderr:
-            done = self._initdb("--pgdata", str(self._data), "--username", USER, *_INITDB)
+            done = self._run("initdb", "--pgdata", str(self._data), "--username", USER, *_INITDB)
         if done.returncode:
             raise ServerFailed(done.stderr)
         with (self._data / "postgresql.conf").open("a") as file:
             file.write("\n".join([_SETTINGS, *settings, ""]))
+
+    def _copy(self, primary: Postgres) -> None:
+        copied = ("--pgdata", str(self._data), "--wal-method", "stream", "--checkpoint", "fast", "--no-sync")
+        done = self._run("pg_basebackup", *copied, "--write-recovery-conf", "--dbname", primary.url())
+        if done.returncode:
+            raise ServerFailed(done.stderr)
 
     def command(self) -> list[str | Path]:
         return [self._programs / "postgres", "-D", self._data, "-p", str(self.port)]
@@ -71,7 +80,7 @@ class Postgres(Guarded):
     def ready(self) -> bool:
         # Of the one that was killed before, the file may still be there.
         lines = self._status()
-        return lines[:1] == [str(self.pid)] and lines[7:8] == ["ready"]
+        return lines[:1] == [str(self.pid)] and lines[7:8] in (["ready"], ["standby"])
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database, be it there or not."""
@@ -90,19 +99,31 @@ class Postgres(Guarded):
         name = url.rpartition("/")[2].partition("?")[0]
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def standby(self) -> Postgres:
+        """Start another server that follows this one, and without which nothing is committed here any more. Close it
+        before this one."""
+        standby = _started(Postgres(primary=self))
+        self._execute(sql.SQL("ALTER SYSTEM SET synchronous_standby_names = '*'"))
+        self._execute(sql.SQL("SELECT pg_reload_conf()"))
+        return standby
+
+    def promote(self) -> None:
+        """Let this standby be the primary. The one it followed must be gone."""
+        self._execute(sql.SQL("SELECT pg_promote()"))
+
     def close(self) -> None:
         if self._process is None and (status := self._status()):
             # A server that was killed has left a segment of System V shared memory; the next start would remove it.
             subprocess.run(["ipcrm", "-m", status[6].split()[1]], check=False, stderr=subprocess.DEVNULL)
         super().close()
 
-    def _initdb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        program = self._programs / "initdb"
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command: list[str | Path] = [self._programs / program, *arguments]
         return subprocess.run(
-            [program, *arguments], cwd=self.folder, env=environment(), capture_output=True, text=True, **self._user
+            command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=SECONDS, **self._user
         )
 
-    def _execute(self, statement: sql.Composed) -> None:
+    def _execute(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(self.url(), autocommit=True, connect_timeout=SECONDS) as connection:
             connection.execute(statement)
 
