@@ -150,7 +150,7 @@ def test_urls_of_files(url: str, path: str) -> None:
     assert isinstance(executor, SqliteExecutor) and executor._path == path
 
 
-@pytest.mark.parametrize("url", ["", "sqlite://", "sqlite:///", "sqlite:app.db", "mysql://host/db", "postgres://x"])
+@pytest.mark.parametrize("url", ["", "sqlite://", "sqlite:///", "sqlite:app.db", "mysql://host/db", "redis://host/0"])
 def test_urls_that_mean_nothing_here(url: str) -> None:
     with pytest.raises(InvalidInput):
         open_executor(url, "full")
