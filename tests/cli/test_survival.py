@@ -116,9 +116,11 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on(command_line: CommandLine
 
 
 def test_two_commands_for_one_run_share_it(command_line: CommandLine, demo: tuple[str, ...], undisturbed: Any) -> None:
-    first = command_line.start("run", *demo, PAUSE)
+    # The other command has to begin before the run is over.
+    slowly = "pause:=0.3"
+    first = command_line.start("run", *demo, slowly)
     first.wait_for_line(progress_reached(2))
-    second = command_line.run("run", *demo, PAUSE, "--json")
+    second = command_line.run("run", *demo, slowly, "--json")
 
     assert first.end() == 0
     assert second.returncode == 0

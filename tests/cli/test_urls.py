@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from durably_web import Durably, Step, job
-from durably_web.cli import findings_of_libsql, findings_of_postgres, main
+from durably_web.cli import findings_of_libsql, findings_of_postgres, findings_of_servers, main
 from durably_web.cli.database import kind, shown
 from durably_web.cli.looking_at_libsql import look_at_libsql
 from durably_web.cli.looking_at_postgres import look_at_postgres
@@ -303,7 +303,7 @@ def test_what_is_wrong_with_a_postgres(postgres_url: str, monkeypatch: pytest.Mo
     )
     monkeypatch.setattr(findings_of_postgres, "_LONG_SECONDS", 0.0)
     monkeypatch.setattr(findings_of_postgres, "_FULL", 0.0)
-    monkeypatch.setattr(findings_of_postgres, "_FAR_SECONDS", -1.0)
+    monkeypatch.setattr(findings_of_servers, "_FAR_SECONDS", -1.0)
     monkeypatch.setattr(findings_of_postgres, "_OLD_TRANSACTIONS", -1)
     with (
         psycopg.connect(postgres_url, application_name="somebody else") as writer,
