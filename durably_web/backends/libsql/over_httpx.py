@@ -8,13 +8,16 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio
 import httpx
 
 from durably_web.backends.libsql.address import is_loopback
 from durably_web.backends.libsql.transport import NoReply, Reply
 
 # As many requests at once as an engine has runs, some times over; and how long an idle connection is kept.
-_LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30.0)
+_CONNECTIONS = 64
+_IDLE_CONNECTIONS = 16
+_IDLE_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
 
 
@@ -25,49 +28,73 @@ def _trusted() -> ssl.SSLContext:
 
 
 class HttpxTransport:
-    """One pool of connections."""
+    """One pool of connections.
 
-    def __init__(self, url: str) -> None:
+    A task that is cancelled inside of httpx can leave its connection taken for ever, while it waits for one or while it
+    closes one (httpcore 1.0.9). So each request has a task that nobody cancels, which a scope of anyio ends; httpx
+    knows how to clean up after those. And no more of them get in than there are connections: none waits in there.
+    """
+
+    def __init__(self, url: str, *, connections: int = _CONNECTIONS) -> None:
         # A proxy of the environment is of no use for a server on this machine.
         near = is_loopback(urlsplit(url).hostname or "")
-        self._client = httpx.AsyncClient(verify=_trusted(), limits=_LIMITS, trust_env=not near)
-        self._under_way: set[asyncio.Timeout] = set()
-        self._idle = asyncio.Event()
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+        )
+        self._client = httpx.AsyncClient(verify=_trusted(), limits=limits, trust_env=not near)
+        self._gate = asyncio.Semaphore(connections)
+        self._under_way: dict[asyncio.Task[httpx.Response | None], anyio.CancelScope] = {}
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
         url, headers = _resolved(url, headers)
+        # What is slow byte by byte is slow as well.
+        scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        task = asyncio.create_task(self._ask(scope, url, body, headers, seconds))
+        self._under_way[task] = scope
+        task.add_done_callback(self._ended)
         try:
-            # What is slow byte by byte is slow as well.
-            async with asyncio.timeout(seconds) as limit:
-                self._under_way.add(limit)
-                try:
-                    response = await self._client.post(
-                        url,
-                        content=body,
-                        headers={"content-type": "application/json", **headers},
-                        timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
-                    )
-                finally:
-                    self._under_way.discard(limit)
-                    self._idle.set()
-        except TimeoutError:
-            raise NoReply(f"no answer within {seconds:.0f} seconds", late=True) from None
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            scope.cancel()
+            raise
+        try:
+            response = task.result()
         except httpx.HTTPError as error:
             late = isinstance(error, httpx.ReadTimeout)
             raise NoReply(f"{type(error).__name__}: {error}".rstrip(": "), late=late) from error
         except RuntimeError as error:
             # Closed meanwhile.
             raise NoReply(str(error)) from error
+        if response is None:
+            raise NoReply(f"no answer within {seconds:.0f} seconds", late=True)
         return Reply(response.status_code, response.headers, response.content)
+
+    async def _ask(
+        self, scope: anyio.CancelScope, url: str, body: bytes, headers: Mapping[str, str], seconds: float
+    ) -> httpx.Response | None:
+        """The answer, or None where the scope has ended first."""
+        with scope:
+            async with self._gate:
+                return await self._client.post(
+                    url,
+                    content=body,
+                    headers={"content-type": "application/json", **headers},
+                    timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
+                )
+        return None
+
+    def _ended(self, task: asyncio.Task[httpx.Response | None]) -> None:
+        del self._under_way[task]
+        if not task.cancelled():
+            # Whoever was cancelled does not ask for it; asyncio would tell of it.
+            task.exception()
 
     async def close(self) -> None:
         # httpx leaves alone what is under way, and its connections with it.
         while self._under_way:
-            for limit in self._under_way:
-                if not limit.expired():
-                    limit.reschedule(0)
-            self._idle.clear()
-            await self._idle.wait()
+            for scope in self._under_way.values():
+                scope.cancel()
+            await asyncio.wait(list(self._under_way))
         await self._client.aclose()
 
 
