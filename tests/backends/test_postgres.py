@@ -23,7 +23,11 @@ _POOLED = ("executor", "store", "engine", "leases")
 """Suites that are bound behind PgBouncer as well."""
 
 _SERIALIZABLE = ("executor", "store", "migrations", "engine", "leases", "flow", "faults", "schedules")
-"""Suites that are bound as well to a database whose transactions are serializable, and which takes no locks for it."""
+"""Suites that are bound as well to a database whose transactions are serializable, with an address that says so, too:
+no lock keeps writes apart, and the database takes some of them back."""
+
+_UNSAID = ("leases", "flow")
+"""Suites that are bound as well to such a database where the address says nothing of it."""
 
 _MEANWHILE = ("one_who_changes_a_schedule_meets_others_who_do",)
 """Cases in which somebody else may write between the two sends of a batch, and the second answer tells of that."""
@@ -37,6 +41,8 @@ def _kinds(suite: str) -> Iterator[str]:
         yield "pooled"
     if suite in _SERIALIZABLE:
         yield "serializable"
+    if suite in _UNSAID:
+        yield "unsaid"
 
 
 def _bindings() -> list[object]:
@@ -68,9 +74,10 @@ def serializable(postgres: Server) -> Iterator[str]:
 def backend(kind: str, database: str, request: pytest.FixtureRequest) -> Backend:
     if kind == "pooled":
         database = request.getfixturevalue("pgbouncer").url(database)
-    elif kind == "serializable":
+    elif kind in ("serializable", "unsaid"):
         database = request.getfixturevalue("serializable")
-    found = Postgres(f"{database}?schema=case_{secrets.token_hex(6)}")
+    isolation = "isolation=serializable&" if kind == "serializable" else ""
+    found = Postgres(f"{database}?{isolation}schema=case_{secrets.token_hex(6)}")
     return Through(found, RepeatingExecutor) if kind == "repeating" else found
 
 

@@ -35,76 +35,14 @@ from durably_web.errors import (
 )
 from durably_web.jobs import job
 from durably_web.steps import Step
-from durably_web.store.batch import Batch, Rows, Statement
+from durably_web.store.batch import Batch, Statement
 from tests.support import servers
 from tests.support.between import Between
 from tests.support.executors import CountingExecutor
 from tests.support.postgres import Listening
+from tests.support.postgres_scene import COUNT, INSERT, READ, WRITE, Scene, terminate, through
 from tests.support.servers import PASSWORD, PgBouncer, Postgres
 from tests.support.world import bounded, until
-
-CREATE = Batch("write", (Statement("CREATE TABLE durably_test (id INTEGER PRIMARY KEY, value TEXT)"),))
-INSERT = Statement("INSERT INTO durably_test (id) VALUES (?) ON CONFLICT DO NOTHING RETURNING id", (1,))
-COUNT = Statement("SELECT count(*) FROM durably_test")
-WRITE = Batch("write", (INSERT, COUNT))
-READ = Batch("read", (COUNT, COUNT))
-
-# Fails by a given code as often as asked for, whatever is rolled back.
-FAILING = """
-CREATE SEQUENCE {schema}.failures;
-CREATE FUNCTION {schema}.fail(code text, times bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-BEGIN
-    IF nextval('{schema}.failures') <= times THEN RAISE 'no luck' USING ERRCODE = code; END IF;
-    RETURN 1;
-END $$
-"""
-
-
-class Scene:
-    """An executor, and its time, which passes when it waits."""
-
-    def __init__(self, url: str, durability: Any = "relaxed") -> None:
-        self.time = 0.0
-        self.pauses: list[float] = []
-        self.url = url
-        self.schema = f"case_{secrets.token_hex(6)}"
-        self.executor = PostgresExecutor(
-            f"{url or 'postgresql://'}?schema={self.schema}", durability, sleep=self._sleep, now=lambda: self.time
-        )
-
-    async def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.time += seconds
-        await asyncio.sleep(0)
-
-    async def begin(self) -> None:
-        await self.executor.open()
-        await self.executor.run(CREATE)
-        self.pauses.clear()
-
-    def another(self) -> PostgresExecutor:
-        return PostgresExecutor(f"{self.url}?schema={self.schema}", "relaxed")
-
-    async def fails(self, batch: Batch = WRITE, kind: type[StoreError] = StoreUnavailable) -> StoreError:
-        with pytest.raises(kind) as caught:
-            await bounded(self.executor.run(batch))
-        assert type(caught.value) is kind
-        return caught.value
-
-    async def count(self) -> Rows:
-        return (await self.executor.run(READ))[0]
-
-    def sql(self, statement: Any, *params: Any) -> list[Any]:
-        """Ask the server itself."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"SET search_path = {self.schema}")
-            cursor = connection.execute(statement, params or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def failing(self, code: str, times: int) -> Batch:
-        """A batch that fails so often."""
-        self.sql(FAILING.format(schema=self.schema))
-        return Batch("write", (INSERT, Statement("SELECT fail(?, ?)", (code, times)), COUNT))
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +76,11 @@ async def between(postgres: Postgres) -> AsyncIterator[Between]:
 @pytest.fixture
 async def far(between: Between, database: str) -> AsyncIterator[Scene]:
     """Its executor speaks to the server through `between`."""
-    scene = Scene(_through(database, between.port))
+    scene = Scene(through(database, between.port))
     await scene.begin()
     between.asked.clear()
     yield scene
     await scene.executor.close()
-
-
-def _through(url: str, port: int) -> str:
-    head, _, name = url.rpartition("/")
-    return f"{head.rpartition(':')[0]}:{port}/{name}"
 
 
 # -- what the server says ----------------------------------------------------------------------------------------------
@@ -271,16 +204,10 @@ async def test_texts_with_a_null_are_found_by_it(scene: Scene) -> None:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def _terminate(scene: Scene, which: str = "true") -> int:
-    """End the connections of the scene's database, but for the one that asks; how many there were."""
-    sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-    return len(scene.sql(sql + f"AND pid <> pg_backend_pid() AND ({which})"))
-
-
 async def test_connections_that_end_are_replaced(scene: Scene) -> None:
-    assert _terminate(scene) >= 1
+    assert terminate(scene) >= 1
     assert await bounded(scene.executor.run(WRITE)) == [[(1,)], [(1,)]]
-    assert _terminate(scene) >= 1
+    assert terminate(scene) >= 1
     assert await bounded(scene.executor.run(READ)) == [[(1,)], [(1,)]]
 
 
@@ -288,7 +215,7 @@ async def test_a_connection_that_ends_while_it_waits(scene: Scene) -> None:
     with psycopg.connect(scene.url) as outsider:
         outsider.execute(f"SELECT {locks.alone(scene.schema)}")
         writing = asyncio.ensure_future(scene.executor.run(WRITE))
-        await until(lambda: _terminate(scene, "wait_event = 'advisory'"))
+        await until(lambda: terminate(scene, "wait_event = 'advisory'"))
     assert await bounded(writing) == [[(1,)], [(1,)]]
     assert len(scene.pauses) >= 1
 
@@ -320,7 +247,7 @@ async def test_each_batch_is_one_round_trip(far: Scene, between: Between) -> Non
 async def test_each_operation_is_one_round_trip(between: Between, database: str) -> None:
     between.habit = "withhold"
     schema = f"case_{secrets.token_hex(6)}"
-    counted = CountingExecutor(PostgresExecutor(f"{_through(database, between.port)}?schema={schema}", "relaxed"))
+    counted = CountingExecutor(PostgresExecutor(f"{through(database, between.port)}?schema={schema}", "relaxed"))
 
     @job
     async def three(step: Step, input: dict[str, Any]) -> int:
@@ -365,7 +292,7 @@ async def test_who_is_cancelled_leaves_room_for_others(scene: Scene) -> None:
 async def test_a_server_that_says_nothing(far: Scene, between: Between, monkeypatch: pytest.MonkeyPatch) -> None:
     from durably_web.backends.postgres import executor
 
-    monkeypatch.setattr(executor, "_REPLY_SECONDS", 0.02)
+    monkeypatch.setattr(executor, "REPLY_SECONDS", 0.02)
     between.habit = "swallow"
     error = await far.fails()
     assert "there was no answer" in str(error) and "30 seconds" in str(error)
@@ -582,12 +509,12 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
+@pytest.mark.parametrize("isolation", ["read-committed", "serializable"])
 def test_many_processes_migrate_at_once(postgres: Postgres, isolation: str) -> None:
-    url = postgres.create_database(f"default_transaction_isolation = '{isolation}'")
+    url = postgres.create_database()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _MIGRATES, f"{url}?schema=jobs"],
+            [sys.executable, "-c", _MIGRATES, f"{url}?schema=jobs&isolation={isolation}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -638,7 +565,7 @@ async def test_only_what_others_have_written_is_told(scene: Scene, listening: Po
 async def test_who_listens_comes_back(scene: Scene, listening: PostgresExecutor) -> None:
     first = listening.version()
     assert first is not None
-    assert _terminate(scene, "query LIKE 'LISTEN%'") == 1
+    assert terminate(scene, "query LIKE 'LISTEN%'") == 1
     await until(lambda: (listening.version() or 0) > first + 1)
     second = listening.version()
     await scene.executor.run(WRITE)
@@ -731,6 +658,8 @@ def test_mistakes_in_a_url_are_told_of_without_the_password() -> None:
         "postgresql://me:sec#ret@here/db",
         "postgresql://me:secret@here/db?nonsense=1",
         "postgresql://me:secret@here/db?schema=",
+        "postgresql://me:secret@here/db?isolation=",
+        "postgresql://me:secret@here/db?isolation=repeatable-read",
         "postgresql://here/db?password=secret&sslmode=perhaps&nonsense=1",
     ):
         with pytest.raises(InvalidInput) as caught:

@@ -22,6 +22,8 @@ OLDEST = 130000
 STATEMENT_SECONDS = 25.0
 LOCK_SECONDS = 10.0
 IDLE_SECONDS = 10.0
+# How long one answer is waited for: longer than the server lets a statement take.
+REPLY_SECONDS = 28.0
 
 # Of what libpq takes, where the URL does not say otherwise. A server that is gone without a word is noticed within half
 # a minute.
@@ -37,8 +39,7 @@ _DEFAULTS = {
 
 _FACTS = b"""
 SELECT pg_backend_pid(), current_schema(), current_setting('server_version_num')::int, pg_is_in_recovery(),
-       current_setting('default_transaction_isolation'), current_setting('synchronous_commit'),
-       current_setting('fsync'), current_setting('full_page_writes')
+       current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
 """
 
 
@@ -47,7 +48,6 @@ class Facts(NamedTuple):
 
     pooled: bool
     schema: str
-    serializable: bool
     settings: str
     """The expressions that set, for one transaction, what is to be set."""
 
@@ -120,7 +120,7 @@ class Connections:
         """Look whom we have met. Raises `StoreError` where that is not good enough."""
         schema = self._address.schema
         [[row]] = await connection.exchange([Query(_FACTS)])
-        pid, found, version, standby, isolation, commits, fsync, pages = row
+        pid, found, version, standby, commits, fsync, pages = row
         assert isinstance(version, int)
         if version < OLDEST:
             raise StoreUnavailable(f"{self._where} is PostgreSQL {version // 10000}: {OLDEST // 10000} is the oldest")
@@ -161,7 +161,6 @@ class Connections:
         return Facts(
             pooled,
             schema or str(found or ""),
-            isolation == "serializable",
             _set(settings, "true") if pooled else "",
         )
 

@@ -6,12 +6,14 @@ import asyncio
 import random
 import secrets
 
-from durably_web.backends.postgres.connections import Connections
-from durably_web.backends.postgres.failures import Again
+from durably_web.backends.postgres.connections import REPLY_SECONDS, Connections
+from durably_web.backends.postgres.failures import Again, of_server
 from durably_web.backends.postgres.locks import key
-from durably_web.backends.postgres.wire import Lost, Query, ServerError
+from durably_web.backends.postgres.wire import Connection, Lost, Query, ServerError
 from durably_web.errors import StoreError
 
+# How long the ring waits for its turn: what it is about is committed, and will be found without it.
+_RING_SECONDS = 1.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 
@@ -37,7 +39,9 @@ class Doorbell:
         """The statement of others' doorbells. It is a transaction of its own, behind one that has set `wrote`."""
         # Whoever notifies commits alone, the whole server through: not with what was written, and without its flush.
         return (
-            f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{channel(schema)}', '{self.id}') "
+            "SELECT set_config('synchronous_commit', 'off', true), "
+            f"set_config('lock_timeout', '{_RING_SECONDS * 1000:.0f}', true), "
+            f"pg_notify('{channel(schema)}', '{self.id}') "
             "WHERE current_setting('durably_web.wrote') <> ''"
         )
 
@@ -62,24 +66,40 @@ class Doorbell:
         pause = _FIRST_PAUSE
         while not self._deaf:
             try:
-                connection, facts = await self._connections.connect(self._hear)
-                if facts.pooled or not facts.schema:
-                    # What a pooler listens to, it hears for everybody and for nobody.
-                    self._deaf = True
-                    self._listens.set()
-                    connection.close()
-                    return
-                await connection.exchange([Query(f"LISTEN {channel(facts.schema)}".encode())])
-            except (Again, Lost, ServerError, StoreError):
+                async with asyncio.timeout(REPLY_SECONDS):
+                    connection = await self._connected()
+            except (Again, Lost, StoreError, TimeoutError):
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
-            # Nobody told of what was written before.
-            self.count += 1
+            if connection is None:
+                self._deaf = True
+            else:
+                # Nobody told of what was written before.
+                self.count += 1
+                # No task waits for that: a process without work can be frozen.
+                connection.lost.add_done_callback(self._cut_off)
             self._listens.set()
-            # No task waits for that: a process without work can be frozen.
-            connection.lost.add_done_callback(self._cut_off)
             return
+
+    async def _connected(self) -> Connection | None:
+        """A connection that listens. `None`: none of this address ever would."""
+        connection, facts = await self._connections.connect(self._hear)
+        try:
+            # What a pooler listens to, it hears for everybody and for nobody.
+            if not facts.pooled and facts.schema:
+                await connection.exchange([Query(f"LISTEN {channel(facts.schema)}".encode())])
+                return connection
+        except ServerError as error:
+            connection.close()
+            refused = of_server(error, "", None, prepares=False)
+            if isinstance(refused, Again):
+                raise refused from None
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
 
     def _cut_off(self, lost: object) -> None:
         if not self._closed:

@@ -13,7 +13,7 @@ from typing import Literal
 from durably_web.backends.forks import not_open, told_of_forks
 from durably_web.backends.postgres import locks, order
 from durably_web.backends.postgres.address import parse
-from durably_web.backends.postgres.connections import Connections, Facts
+from durably_web.backends.postgres.connections import REPLY_SECONDS, Connections, Facts
 from durably_web.backends.postgres.dialect import translate
 from durably_web.backends.postgres.doorbell import WROTE, Doorbell
 from durably_web.backends.postgres.failures import Again, of_server
@@ -26,8 +26,6 @@ PATIENCE_SECONDS = 30.0
 OPEN_SECONDS = 6.0
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
-# How long one answer is waited for: longer than the server lets a statement take.
-_REPLY_SECONDS = 28.0
 
 _HORIZON = order.HORIZON_NAME.encode()
 _COMMIT = Query(b"COMMIT")
@@ -106,7 +104,7 @@ class PostgresExecutor:
             if connections is None:
                 raise not_open(self._where, forked=self._forked)
             try:
-                async with asyncio.timeout(min(max(1.0, deadline - self._now()), _REPLY_SECONDS)):
+                async with asyncio.timeout(min(max(1.0, deadline - self._now()), REPLY_SECONDS)):
                     return await self._once(connections, batch, queries)
             except TimeoutError:
                 again = Again("there was no answer")
@@ -180,11 +178,11 @@ class PostgresExecutor:
     def _frame_of_writes(self, batch: Batch, facts: Facts) -> tuple[list[Query], list[Query]]:
         waits = ""
         params: tuple[str, ...] = ()
-        if not facts.serializable:
+        if not self._address.serializable:
             waits, params = locks.waits(facts.schema, locks.of(batch.statements))
         framed = self._framed.get((facts, waits))
         if framed is None:
-            isolation = "SERIALIZABLE" if facts.serializable else "READ COMMITTED"
+            isolation = "SERIALIZABLE" if self._address.serializable else "READ COMMITTED"
             parts = [part for part in (facts.settings, waits, order.registration(facts.schema)) if part]
             assert self._doorbell is not None
             ring = Query(self._doorbell.ring(facts.schema).encode())

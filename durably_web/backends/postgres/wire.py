@@ -249,16 +249,19 @@ class Connection:
                     failed = _error(result, index)
                 if prepares:
                     del self._prepared[query.sql, query.types]
-        await self._result()
+        # What commits by itself, as the doorbell, does so here, and may fail here.
+        while (result := await self._result()).status != pq.ExecStatus.PIPELINE_SYNC:
+            if failed is None:
+                failed = _error(result, len(queries) - 1)
         if failed is not None:
             failed.before = found
             raise failed
         return found
 
     async def _result(self) -> pq.abc.PGresult:
-        """The next result that is one; between those of two statements there is nothing."""
+        """The next result that is one; between those of two statements there is one that is none."""
         pg = self._pg
-        while True:
+        for _ in range(2):
             while pg.is_busy():
                 if self.is_lost:
                     raise Lost(self._why)
@@ -271,6 +274,7 @@ class Connection:
                 return result
             if self.is_lost or pg.status == pq.ConnStatus.BAD:
                 raise Lost(self._why)
+        raise Lost("the server has answered less than it was asked")
 
     @property
     def is_failed(self) -> bool:
