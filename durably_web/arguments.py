@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
+from typing import cast
 
 from durably_web.errors import InvalidInput
 from durably_web.ids import is_id
@@ -19,7 +20,12 @@ Duration = float | datetime.timedelta
 def check_step_name(name: object, what: str = "a step's name") -> None:
     if not isinstance(name, str) or not name or "#" in name:
         raise InvalidInput(f"{what} is a text without '#', not {name!r}: the '#' counts its occurrences")
-    check_text(name, what)
+    _check_unicode(name, what)
+
+
+def check_signal_name(name: object) -> None:
+    check_step_name(name, "a signal's name")
+    check_text(name, "a signal's name")
 
 
 def checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
@@ -36,6 +42,13 @@ def checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def check_text(value: object, what: str) -> None:
+    """Of a text by which something is found: SQLite reads a text in JSON only up to a U+0000."""
+    _check_unicode(value, what)
+    if "\0" in cast(str, value):
+        raise InvalidInput(f"{what} is a text without the character U+0000, not {value!r}")
+
+
+def _check_unicode(value: object, what: str) -> None:
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{what} must be a text that is not empty, not {value!r}")
     try:

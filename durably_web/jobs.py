@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from durably_web import codec, schema, shapes
-from durably_web.arguments import Duration, milliseconds_of, seconds_of
+from durably_web.arguments import Duration, check_text, milliseconds_of, seconds_of
 from durably_web.codec import Codec
 from durably_web.errors import InvalidInput, NotSerializable
 from durably_web.retry import RateLimit, Retry
@@ -70,6 +70,7 @@ class Job(Generic[Input, Output]):
 
     def __init__(self, fn: JobFunction[Input, Output], name: str, options: Options = _DEFAULT) -> None:
         options.check()
+        check_text(name, "a job's name")
         self.fn = fn
         self.name = name
         self.options = options

@@ -14,6 +14,7 @@ from durably_web import children, codec, waiting
 from durably_web.arguments import (
     Duration,
     check_priority,
+    check_signal_name,
     check_step_name,
     check_text,
     checked_labels,
@@ -233,6 +234,7 @@ class Step:
         for one wait the first wins, and a loop gets them in order. Raises `SignalTimeout` when none was sent
         within `timeout` seconds from the first call on.
         """
+        check_signal_name(name)
         limit = None if timeout is None else milliseconds_of(timeout, f"the timeout of signal {name!r}")
         return self._wait(name, "signal", lambda key: waiting.wait_for_signal(self._execution, key, name, limit))
 

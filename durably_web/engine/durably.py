@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from durably_web import calls, unawaited
-from durably_web.arguments import Duration, seconds_of
+from durably_web.arguments import Duration, check_text, seconds_of
 from durably_web.backends import Durability, open_executor
 from durably_web.clock import Clock, SystemClock
 from durably_web.codec import Codec, JsonCodec
@@ -78,6 +78,8 @@ class Durably(Scheduling):
                 f"heartbeat_interval ({heartbeat_interval} s) must be shorter than stale_threshold "
                 f"({stale_threshold} s): otherwise leases end while their worker is alive"
             )
+        if worker_id:
+            check_text(worker_id, "a worker's id")
         clock = clock or SystemClock()
         codec = codec or JsonCodec()
         make_id = IdMaker(clock, random_bytes)

@@ -10,7 +10,7 @@ from durably_web import codec
 from durably_web.arguments import (
     Duration,
     check_priority,
-    check_step_name,
+    check_signal_name,
     check_text,
     checked_labels,
     due_at,
@@ -208,7 +208,7 @@ class Triggering(Reading):
         Sent again with the same `request_id`, a ULID, it is the same signal, and not another one.
         Raises `NotFound`, `Conflict` for a terminal run, and `NotSerializable`.
         """
-        check_step_name(name, "a signal's name")
+        check_signal_name(name)
         try:
             text = codec.store(payload, self._codec)[0]
         except NotSerializable as error:

@@ -196,9 +196,17 @@ async def test_texts_with_a_null_are_found_by_it(scene: Scene) -> None:
     await scene.executor.run(Batch("write", tuple(Statement(insert, pair) for pair in enumerate(values))))
     found = await scene.executor.run(Batch("read", tuple(Statement(find, (value,)) for value in values)))
     assert found == [[pair] for pair in enumerate(values)]
-    text = "\0 and \ufdd0"
-    take = Statement("SELECT json_extract(?, '$.a') = ?", (json.dumps({"a": text}), text))
-    assert await scene.executor.run(Batch("read", (take,))) == [[(1,)]]
+
+
+async def test_texts_with_a_null_are_the_same_in_json(scene: Scene) -> None:
+    """Taken out of one, and put into one."""
+    parts = ("\0", "\ufdd0", "\\", "\\\\", "\\u0000", "\\ufdd0", "0", "u0000")
+    values = sorted({"".join(some) for some in itertools.product(parts, repeat=2)})
+    take, put = "SELECT json_extract(?, '$.a') = ?", "SELECT json_object('a', ?)"
+    taken = [Statement(take, (json.dumps({"a": value}), value)) for value in values]
+    assert await scene.executor.run(Batch("read", tuple(taken))) == [[(1,)]] * len(values)
+    rows = await scene.executor.run(Batch("read", tuple(Statement(put, (value,)) for value in values)))
+    assert [json.loads(str(found[0][0])) for found in rows] == [{"a": value} for value in values]
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

@@ -336,7 +336,7 @@ async def retrigger_makes_a_new_run_of_the_same(backend: Backend) -> None:
 async def a_deleted_run_is_gone(backend: Backend) -> None:
     async with World(backend) as world:
         durably = await world.engine(quick)
-        handle = await durably.trigger(quick, {}, labels={"org": "a", "x": "ü\0🦆"}, idempotency_key="k")
+        handle = await durably.trigger(quick, {}, labels={"org": "a", "x": "ü🦆"}, idempotency_key="k")
         other = await durably.trigger(quick, {}, labels={"org": "a"})
         await durably.process_until_idle()
         await durably.delete_run(handle.id)

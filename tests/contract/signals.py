@@ -44,6 +44,62 @@ async def _listening(durably: Durably, **input: Any) -> str:
     return handle.id
 
 
+# -- names -----------------------------------------------------------------------------------------------
+
+
+async def a_name_may_look_like_an_escape(backend: Backend) -> None:
+    """The letters of one, in the names of a signal, of a job and of a label."""
+    names = ["\\u0000", "go\\u0000", "\\\\u0000\\ufdd0", "ufdd0\\ufdd00", "\\x00"]
+
+    async def listen(step: Step, input: str) -> Any:
+        return await step.wait_for_signal(input)
+
+    jobs = [Job(listen, name) for name in names]
+    async with World(backend) as world:
+        durably = await world.started(*jobs, polling_interval=LONG)
+        for each in jobs:
+            handle = await durably.trigger(each, each.name, labels={each.name: each.name})
+            await becomes(durably, handle.id, "waiting")
+            await durably.signal(handle.id, each.name, each.name)
+            assert await bounded(handle.result()) == each.name
+            assert [run.id for run in await durably.get_runs(labels={each.name: each.name})] == [handle.id]
+            events = (await durably.get_events(handle.id)).events
+            assert {(event.job_name, event.labels[each.name]) for event in events} == {(each.name, each.name)}
+
+
+async def no_name_has_a_null_in_it(backend: Backend) -> None:
+    refused: list[str] = []
+
+    @job
+    async def listen(step: Step, input: dict[str, Any]) -> None:
+        try:
+            await step.wait_for_signal("go\0on")
+        except InvalidInput as error:
+            refused.append(str(error))
+
+    async with World(backend) as world:
+        durably = await world.engine(listen)
+        await durably.trigger(listen)
+        await durably.process_one()
+        assert len(refused) == 1 and "U+0000" in refused[0]
+        handle = await durably.trigger(listen)
+        for asked in (
+            durably.signal(handle.id, "go\0on"),
+            durably.trigger(listen, labels={"a\0": "b"}),
+            durably.trigger(listen, labels={"a": "\0"}),
+            durably.trigger(listen, concurrency_key="\0"),
+            durably.trigger(listen, idempotency_key="\0"),
+        ):
+            assert "U+0000" in str(await raised(InvalidInput, asked))
+        for make in (lambda: Job(listen.fn, "a\0b"), lambda: Durably(world.executor(), worker_id="w\0")):
+            try:
+                make()
+            except InvalidInput as error:
+                assert "U+0000" in str(error)
+            else:
+                raise AssertionError("it was taken")
+
+
 # -- delivery --------------------------------------------------------------------------------------------
 
 

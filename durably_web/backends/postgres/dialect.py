@@ -216,7 +216,8 @@ def _as_json(value: list[Node]) -> str:
     text = _text(_rewritten(value))
     if len(value) == 1 and text.startswith("$"):
         text += "::TEXT"
-    return f"coalesce(to_json({text})::TEXT, 'null')"
+    # In JSON, what `nulls` makes of a U+0000 is an escape.
+    return f"coalesce(replace(to_json({text})::TEXT, chr(64976), '\\ufdd0'), 'null')"
 
 
 def _exists(nodes: list[Node], at: int) -> _Found:
