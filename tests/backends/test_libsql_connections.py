@@ -1,10 +1,14 @@
-"""What becomes of connections to a libSQL server when requests are cancelled, in every moment of one."""
+"""What httpx does with connections to a libSQL server: when requests are cancelled, in every moment of one, when an
+answer is slow, and when what comes is not one."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 
+import anyio
+import httpx
 import pytest
 
 from durably_web.backends.libsql.over_httpx import HttpxTransport
@@ -81,3 +85,42 @@ async def test_a_close_ends_those_that_wait_for_a_connection_as_well(answering: 
     assert all(isinstance(one, NoReply) for one in ended)
     with pytest.raises(NoReply, match="closed"):
         await transport.post(answering, b"{}", {}, 30)
+
+
+async def test_an_answer_that_has_begun_gets_more_time() -> None:
+    enough = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER[:-1])
+        await enough.wait()
+        writer.write(ANSWER[-1:])
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    transport = HttpxTransport(url)
+    asking = asyncio.create_task(transport.post(url, b"{}", {}, 20))
+    await until(lambda: transport._under_way)
+    [scope] = transport._under_way.values()
+    await until(lambda: scope.deadline - anyio.current_time() > 60)
+    enough.set()
+    assert (await asking).body == b"{}"
+    await transport.close()
+    await ended.wait()
+    server.close()
+
+
+async def test_what_breaks_inside_of_tls_is_no_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = HttpxTransport("https://host")
+
+    async def broken(request: httpx.Request) -> httpx.Response:
+        raise ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]")
+
+    monkeypatch.setattr(transport._client, "_transport", httpx.MockTransport(broken))
+    with pytest.raises(NoReply, match=r"SSLError.*BAD_RECORD") as caught:
+        await transport.post("https://host", b"{}", {}, 30)
+    assert not caught.value.late
+    await transport.close()

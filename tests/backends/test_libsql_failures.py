@@ -73,6 +73,12 @@ def says(code: str, message: str = "no") -> Trouble:
     return answers(200, json.dumps({"results": [error, {"type": "ok", "response": {"type": "close"}}]}).encode())
 
 
+def results(**found: Any) -> Trouble:
+    """A result of the batch, with these things in it."""
+    told = {"step_errors": [None] * 4, **found}
+    return answers(200, json.dumps({"results": [{"type": "ok", "response": {"result": told}}]}).encode())
+
+
 TEMPORARY: dict[str, Trouble] = {
     "the request is lost": lost,
     "the reply is lost after the commit": reply_lost,
@@ -88,11 +94,21 @@ TEMPORARY: dict[str, Trouble] = {
     "400 of a baton": answers(400, b"Received an invalid baton"),
     "400 of a stream": answers(400, b'{"message": "The stream has expired", "code": "STREAM_EXPIRED"}'),
     "the stream expires in the middle": says("STREAM_EXPIRED"),
+    "an interrupt": says("SQLITE_INTERRUPT", "interrupted"),
+    "a rollback": says("SQLITE_ABORT_ROLLBACK", "abort due to ROLLBACK"),
+    "a changed schema": says("SQLITE_SCHEMA", "database schema has changed"),
+    "a race for a lock": says("SQLITE_PROTOCOL", "locking protocol"),
     "SQLITE_BUSY": says("SQLITE_BUSY", "database is locked"),
     "the transaction takes too long": says("TRANSACTION_TIMEOUT", "Transaction timed out"),
     "another page": answers(200, b"<html>It works</html>"),
     "an empty page": answers(200, b""),
     "too few results": answers(200, b'{"results": []}'),
+    "an error that is a text": answers(200, b'{"results": [{"type": "error", "error": "text"}, {}]}'),
+    "an error that is nothing": answers(200, b'{"results": [{"type": "error", "error": null}, {}]}'),
+    "an error of a step that is a text": results(step_results=[None], step_errors=["text"]),
+    "a number that is endless": results(step_results=[{"rows": [[{"type": "integer", "value": 1e999}]]}] * 4),
+    "a page of brackets": answers(200, b"[" * 100_000),
+    "a redirect to nowhere": answers(307),
 }
 
 
@@ -225,6 +241,29 @@ async def test_a_token_that_is_refused(scene: Scene, status: int, sqld: Sqld) ->
     assert scene.transport.sent[-1][2] == {"authorization": "Bearer SECRET"}
 
 
+async def test_no_token_is_asked_for_where_none_is_sent(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURSO_AUTH_TOKEN", "SECRET")
+    # The server is at this URL, and the executor does not know.
+    there, scene.executor._url = scene.executor._url, "http://sqld.internal:8080"
+    scene.transport.always = answers(401)
+    error = await scene.fails()
+    assert "none is sent over http" in str(error) and "https://" in str(error) and "TURSO" not in str(error)
+    scene.executor._url = there
+
+
+async def test_a_number_without_an_end_is_told_of_at_once(scene: Scene) -> None:
+    error = await scene.fails(Batch("read", (COUNT, Statement("SELECT 1e999"))), StoreError)
+    assert "without an end" in str(error) and error.code == "NOT_FINITE"
+    assert len(scene.transport.sent) == 1
+
+
+async def test_what_is_large_gets_the_time_to_be_sent(scene: Scene) -> None:
+    await scene.executor.run(Batch("write", (COUNT, Statement("SELECT length(?)", ("x" * 1_000_000,)))))
+    await scene.executor.run(WRITE)
+    large, small = [sent[3] for sent in scene.transport.sent]
+    assert 30 < large - small < 40, "a megabyte, at 32 kB a second"
+
+
 async def test_refusals_are_not_asked_again(scene: Scene) -> None:
     for status, kind in ((400, StoreError), (413, StoreError), (422, StoreError)):
         scene.transport.sent.clear()
@@ -300,6 +339,10 @@ async def test_what_is_no_libsql_server_is_told_of_at_once(url: str) -> None:
     with pytest.raises(StoreUnavailable, match="not the URL of a libSQL server"):
         await scene.executor.open()
     assert scene.pauses == []
+    scene.executor._connect = lambda url: _always(scene, answers(405, b"Method Not Allowed"))
+    with pytest.raises(StoreUnavailable, match="not the URL of a libSQL server"):
+        await scene.executor.open()
+    assert len(scene.transport.sent) == 1
 
 
 async def test_a_namespace_that_is_not_there(sqld: Sqld) -> None:
@@ -349,6 +392,24 @@ async def test_a_redirect_to_less_safety_is_not_followed(scene: Scene) -> None:
     scene.transport.troubles = [answers(307, location="file:///etc/passwd")]
     assert "less safe" in str(await scene.fails())
     assert len(scene.transport.sent) == 2
+
+
+@pytest.mark.parametrize("target", ["https://h:99999/", "https://h:x/", "https://[h/", "https://a…b/", "https://a..b/"])
+async def test_a_redirect_to_what_is_no_url(scene: Scene, target: str) -> None:
+    scene.transport.always = answers(307, location=target)
+    assert "redirects to what is no URL" in str(await scene.fails())
+    assert len(scene.transport.sent) == 1
+
+
+async def test_redirects_share_the_time_of_one_answer(scene: Scene) -> None:
+    async def slow(send: Send) -> Reply:
+        scene.time += 4
+        return Reply(307, {"location": f"{scene.executor._url}/v3/pipeline"}, b"")
+
+    scene.transport.troubles = [slow, slow]
+    await scene.executor.run(WRITE)
+    first, second, third = [sent[3] for sent in scene.transport.sent]
+    assert (round(first - second), round(second - third)) == (4, 4)
 
 
 async def test_a_circle_ends(scene: Scene) -> None:
@@ -453,6 +514,14 @@ async def test_a_replica_that_cannot_catch_up_is_passed_over(scene: Scene) -> No
     assert begins == ["BEGIN", "BEGIN IMMEDIATE", "BEGIN"], "who writes is where the primary is; that may be away, too"
     assert [_reached(request) is None for request in (first, second, third)] == [False, True, False]
     assert scene.transport.sent[0][3] < scene.transport.sent[1][3]
+
+
+async def test_an_error_tells_how_far_the_primary_has_come_too(scene: Scene) -> None:
+    scene.executor._reached = None
+    await scene.fails(
+        Batch("write", (COUNT, Statement("INSERT INTO durably_test VALUES (2), (2)"))), ConstraintViolated
+    )
+    assert scene.executor._reached
 
 
 async def test_a_server_that_counts_anew_is_believed(scene: Scene) -> None:

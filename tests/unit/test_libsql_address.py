@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durably_web.backends import open_executor
 from durably_web.backends.libsql import LibsqlExecutor
@@ -41,7 +45,25 @@ def test_what_a_url_means(database: str, url: str, token: str | None) -> None:
         ("libsql://", "names no host"),
         ("libsql:///app.db", "names no host"),
         ("libsql://me:SECRET@host", "authToken="),
-        ("libsql://host:port", "not a URL"),
+        ("libsql://host:SECRET", "the port is no number"),
+        ("libsql://host:70000", "the port is no number"),
+        ("libsql://[SECRET", "not a URL"),
+        ("libsql://[SECRET]", "not a URL"),
+        ("libsql://host?SECRET", "authToken"),
+        ("libsql://host?SECRET==", "authToken"),
+        ("libsql://host#authToken=SECRET", "fragment"),
+        ("libsql://host#?authToken=SECRET", "fragment"),
+        ("libsql://host&authToken=SECRET", "host"),
+        ("libsql://host/&authToken=SECRET", "path"),
+        ("libsql://me:a/SECRET@host", "port"),
+        ("libsql://me/SECRET@host", "path"),
+        ("libsql:host?authToken=SECRET", "names no host"),
+        ("libsql:SECRET@host", "names no host"),
+        ("libsql://name….turso.io", "xn--"),
+        ("libsql://name..turso.io", "empty"),
+        (f"libsql://{'a' * 64}.turso.io", "too long"),
+        ("https://…", "xn--"),
+        ("http://127.0.0.256", "host"),
         ("libsql://host?token=SECRET", "authToken"),
         ("libsql://host?tls=yes", "tls=0"),
         ("https://host?tls=0", "http://"),
@@ -57,6 +79,22 @@ def test_mistakes_are_told_without_the_token(database: str, advice: str) -> None
         parse(database, {})
     assert advice in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+@given(
+    st.sampled_from(["libsql:", "https:", "http:"]),
+    st.lists(st.sampled_from([*":/?#@&=[];.", "//", "host", "8080", "authToken=", "tls=0", "SECRET"]), max_size=12),
+)
+def test_whatever_is_mistyped_a_token_is_printed_nowhere(scheme: str, parts: list[str]) -> None:
+    database = scheme + "".join(parts)
+    try:
+        address = parse(database, {})
+    except InvalidInput as error:
+        text = str(error)
+        # Where the host or a user's name stands, anything may be one.
+        assert "SECRET" not in text or re.search(r"//([^/?#]*@)?[a-zA-Z0-9.]*SECRET", database), text
+    else:
+        assert httpx.URL(address.url).host
 
 
 def test_the_token_of_the_environment_is_for_databases_without_one_and_never_sent_in_the_clear() -> None:

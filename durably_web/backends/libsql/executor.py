@@ -14,9 +14,9 @@ from urllib.parse import urljoin
 
 from durably_web.backends.forks import forsake, not_open, told_of_forks
 from durably_web.backends.libsql import hrana
-from durably_web.backends.libsql.address import may_follow, parse
+from durably_web.backends.libsql.address import host_and_port, may_follow, parse
 from durably_web.backends.libsql.failures import UNREADABLE, Again, of_server, of_status
-from durably_web.backends.libsql.hrana import Answer, Garbled, ServerError
+from durably_web.backends.libsql.hrana import Garbled, ServerError
 from durably_web.backends.libsql.transport import NoReply, Reply, Transport
 from durably_web.errors import RequirementFailed, StoreError, StoreUnavailable
 from durably_web.store.batch import Batch, Rows, Statement
@@ -28,10 +28,12 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 2.0
 # After a time-out: the request may still be waiting in the server, and would wait there twice.
 _PAUSE_OF_LATE = 1.0
-# How long one answer is waited for, longer than a server lets one transaction wait for another, which is five seconds;
-# and one that a replica may hold back until it has caught up.
+# How long it may take until an answer begins: longer than a server lets one transaction wait for another, which is five
+# seconds; and where a replica may hold it back until it has caught up.
 _REPLY_SECONDS = 12.0
 _REPLICA_SECONDS = 5.0
+# And as long on top as it takes to send the request: a slow network carries as many bytes in a second.
+_BYTES_PER_SECOND = 32_000
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 307, 308})
 
@@ -43,8 +45,9 @@ class LibsqlExecutor:
     """One database on a libSQL server.
 
     A request may get lost, or its answer; then it is sent again, after pauses that grow, for `PATIENCE_SECONDS`
-    altogether. Every operation of the engine is safe to send twice. What is read is never older than what this executor
-    has read or written before, also where a replica answers.
+    altogether. A large one may take longer: each second of sending is granted that a slow network needs for its bytes.
+    Every operation of the engine is safe to send twice. What is read is never older than what this executor has read or
+    written before, also where a replica answers.
 
     `durability` changes nothing on a server: it flushes as it was set up to. Where `"full"` is asked for, and the
     server says that it answers before it flushes, a warning in the log says so.
@@ -127,11 +130,10 @@ class LibsqlExecutor:
         pause = _FIRST_PAUSE
         locked = False
         while True:
-            known = self._reached
-            index = known if batch.mode == "read" and not locked else None
+            index = self._reached if batch.mode == "read" and not locked else None
             left = max(1.0, deadline - self._now())
             try:
-                found = await self._once(
+                return await self._once(
                     batch, index, locked, min(left, _REPLY_SECONDS if index is None else _REPLICA_SECONDS)
                 )
             except Again as again:
@@ -149,9 +151,6 @@ class LibsqlExecutor:
                 if self._transport is None:
                     raise not_open(self._url, forked=self._forked) from again
                 pause = min(pause * 2, _LONGEST_PAUSE)
-                continue
-            self._learn(known, found.reached)
-            return found.rows
 
     def _learn(self, known: int | None, told: int | None) -> None:
         """Remember how far the primary has come.
@@ -167,15 +166,18 @@ class LibsqlExecutor:
         ):
             self._reached = told
 
-    async def _once(self, batch: Batch, index: int | None, locked: bool, seconds: float) -> Answer:
+    async def _once(self, batch: Batch, index: int | None, locked: bool, seconds: float) -> list[Rows]:
         """Send a batch once. Raises `Again`, or a `StoreError` that no second time would change."""
-        body = hrana.request(batch, index=index, locked=locked)
-        reply = await self._post(body, seconds)
+        known = self._reached
+        reply = await self._post(hrana.request(batch, index=index, locked=locked), seconds)
         try:
-            return hrana.answer(reply.body, batch, locked=locked)
+            found = hrana.answer(reply.body, batch, locked=locked)
+            self._learn(known, found.reached)
+            return found.rows
         except Garbled as error:
             raise Again(str(error)) from None
         except ServerError as error:
+            self._learn(known, error.reached)
             if error.code in UNREADABLE and error.index is None:
                 error.index = await self._first_unreadable(batch, seconds)
             raise of_server(error, self._url) from None
@@ -189,6 +191,7 @@ class LibsqlExecutor:
 
     async def _post(self, body: bytes, seconds: float) -> Reply:
         """The reply with an answer in it. Raises `Again` or `StoreError`."""
+        seconds += len(body) / _BYTES_PER_SECOND
         while True:
             reply = await self._follow(f"{self._url}/{self._versions[0]}/pipeline", body, seconds)
             if reply.status == 200:
@@ -205,20 +208,26 @@ class LibsqlExecutor:
 
     async def _follow(self, url: str, body: bytes, seconds: float) -> Reply:
         """The first reply that is no redirect. A token goes to the host that it is for, and to no other."""
+        deadline = self._now() + seconds
         for _ in range(_MOST_REDIRECTS + 1):
             transport = self._transport
             if transport is None:
                 raise not_open(self._url, forked=self._forked)
             headers = {} if self._token is None else {"authorization": f"Bearer {self._token}"}
             try:
-                reply = await transport.post(url, body, headers, seconds)
+                reply = await transport.post(url, body, headers, max(1.0, deadline - self._now()))
             except NoReply as error:
                 again = Again(str(error))
                 again.late = error.late
                 raise again from error
-            if reply.status not in _REDIRECTS:
+            location = reply.headers.get("location")
+            if reply.status not in _REDIRECTS or not location:
                 return reply
-            target = urljoin(url, reply.headers.get("location", ""))
+            try:
+                target = urljoin(url, location)
+                host_and_port(target)
+            except ValueError as error:
+                raise StoreUnavailable(f"{self._url} redirects to what is no URL: {error}") from None
             if not target.startswith(("https://", "http://")) or (
                 target.startswith("http://") and url.startswith("https://")
             ):

@@ -6,7 +6,7 @@ import email.utils
 import json
 import time
 
-from durably_web.backends.libsql.address import TOKEN_VARIABLE
+from durably_web.backends.libsql.address import TOKEN_VARIABLE, is_plain
 from durably_web.backends.libsql.hrana import ServerError
 from durably_web.backends.libsql.transport import Reply
 from durably_web.errors import (
@@ -30,8 +30,10 @@ _KINDS: dict[str, type[StoreError]] = {
 }
 # Somebody else writes, or took the turn away from a transaction that was too slow. Nothing was written.
 _BUSY = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED", "TRANSACTION_TIMEOUT", "TRANSACTION_BUSY"})
-# The stream of a request was given up while it was executed.
-_GONE = frozenset({"STREAM_EXPIRED", "STREAM_NOT_FOUND", "STREAM_CLOSED"})
+# The stream of a request was given up while it was executed, or the transaction in it was.
+_GONE = frozenset({"STREAM_EXPIRED", "STREAM_NOT_FOUND", "STREAM_CLOSED", "SQLITE_INTERRUPT", "SQLITE_ABORT_ROLLBACK"})
+# Something changed meanwhile; the next time it is as it is then.
+_CHANGED = frozenset({"SQLITE_SCHEMA", "SQLITE_PROTOCOL"})
 _TOO_LARGE = frozenset({"SQLITE_TOOBIG", "RESPONSE_TOO_LARGE"})
 
 UNREADABLE = frozenset({"SQL_PARSE_ERROR", "SQL_NO_STATEMENT", "SQL_MANY_STATEMENTS", "SQL_INPUT_ERROR"})
@@ -60,7 +62,7 @@ def of_server(error: ServerError, where: str) -> Again | StoreError:
     code, name = error.code, "_".join(error.code.split("_")[:2])
     if code in _BUSY or name in _BUSY:
         return Again(f"it is busy: {error}", StoreBusy, code)
-    if code in _GONE:
+    if code in _GONE or code in _CHANGED:
         return Again(f"{error} ({code})", code=code)
     if name == "SQLITE_FULL":
         message = f"there is no room left for {where}: delete runs, or make room on the server's disk"
@@ -85,11 +87,15 @@ def of_status(reply: Reply, where: str, *, has_token: bool) -> Again | StoreErro
                 "the auth token is not one for this database, or has expired; make another one, "
                 "for instance with `turso db tokens create NAME`"
             )
+        elif is_plain(where):
+            advice = "it asks for an auth token, and none is sent over http: use https://"
         else:
             advice = f"it asks for an auth token: set {TOKEN_VARIABLE}, or write ?authToken=… behind the URL"
         return StoreUnavailable(f"{where} refused access ({status}): {advice}", code=code)
     if status == 404 and "doesn't exist" in said:
         return StoreUnavailable(f"{where}: {said}", code=code)
+    if status == 405:
+        return StoreUnavailable(f"{where} is not the URL of a libSQL server: it takes no POST (405)", code=code)
     if status == 413:
         return StoreError(f"{where} takes no request that large (413)", code=code)
     if status in _AGAIN or status < 400 or status >= 500 or "STREAM_EXPIRED" in said or "baton" in said:

@@ -28,12 +28,14 @@ class Answer(NamedTuple):
 
 
 class ServerError(Exception):
-    """What the server says went wrong; `index` is that of the statement, where it is one's fault."""
+    """What the server says went wrong; `index` is that of the statement, where it is one's fault; `reached` is how far
+    the writes of the primary had reached, where it tells."""
 
-    def __init__(self, code: str, message: str, index: int | None = None) -> None:
+    def __init__(self, code: str, message: str, index: int | None = None, reached: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.index = index
+        self.reached = reached
 
 
 class Garbled(Exception):
@@ -64,27 +66,29 @@ def request(batch: Batch, *, index: int | None = None, locked: bool = False) -> 
 
 
 def answer(body: bytes, batch: Batch, *, locked: bool = False) -> Answer:
-    """What came back for that request. Raises `ServerError` where the server refused, `Garbled` where it is unclear."""
+    """What came back for that request. Raises `ServerError` where the server refused, `Garbled` where it is unclear,
+    and `StoreError` for a value that has no form here."""
     (result,) = _results(body, 1)
     if isinstance(result, ServerError):
         raise result
     try:
         found = result["result"]
         outcomes, errors = found["step_results"], found["step_errors"]
+        told = found.get("replication_index")
+        reached = None if told is None else int(told)
         alone = len(batch.statements) == 1 and not locked
         begins = 0 if alone else 1
         count = len(batch.statements)
         for step, error in enumerate(errors):
             if error is not None:
                 own = begins <= step < begins + count
-                raise _error(error, step - begins if own else None)
+                raise _error(error, step - begins if own else None, reached)
         asked = outcomes[: count + 2 * begins]
         if len(asked) < count + 2 * begins or None in asked:
             raise Garbled("a part of the batch was left out")
         rows = [[_row(row) for row in outcome["rows"]] for outcome in outcomes[begins : begins + count]]
-        told = found.get("replication_index")
-        return Answer(rows, None if told is None else int(told))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return Answer(rows, reached)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Garbled(f"an answer of another form: {error!r}") from None
 
 
@@ -115,16 +119,18 @@ def _results(body: bytes, count: int) -> list[Any]:
             _error(one["error"], None) if one["type"] == "error" else (one["response"] if one["type"] == "ok" else None)
             for one in results
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Garbled(f"no answer of a libSQL server: {body[:80]!r}") from error
     if len(found) != count or None in found:
         raise Garbled(f"{len(found)} results where {count} were asked for")
     return found
 
 
-def _error(error: dict[str, Any], index: int | None) -> ServerError:
+def _error(error: Any, index: int | None, reached: int | None = None) -> ServerError:
+    if not isinstance(error, dict):
+        raise TypeError(f"an error that is a {type(error).__name__}")
     message = str(error.get("message") or "no reason given").removeprefix("SQLite error: ")
-    return ServerError(str(error.get("code") or "UNKNOWN"), message, index)
+    return ServerError(str(error.get("code") or "UNKNOWN"), message, index, reached)
 
 
 def _ok(step: int) -> dict[str, Any]:
@@ -176,6 +182,9 @@ def _decoded(cell: dict[str, Any]) -> Value:
     if kind == "null":
         return None
     if kind == "float":
+        if cell["value"] is None:
+            # JSON has no infinity.
+            raise StoreError("a number without an end cannot be read from a libSQL server", code="NOT_FINITE")
         return float(cell["value"])
     if kind == "blob":
         coded: str = cell["base64"]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from durably_web.backends.libsql.transport import NoReply, Reply
+from durably_web.backends.libsql.transport import RECEIVING_SECONDS, NoReply, Reply
 
 
 class FetchTransport:
@@ -35,6 +35,8 @@ class FetchTransport:
         timer = asyncio.get_running_loop().call_later(seconds, abort)
         try:
             response: Any = await fetch(url, to_js(options, dict_converter=Object.fromEntries))
+            timer.cancel()
+            timer = asyncio.get_running_loop().call_later(RECEIVING_SECONDS, abort)
             text: str = await response.text()
         except JsException as error:
             message = f"no answer within {seconds:.0f} seconds" if late else _explained(error, url)

@@ -12,7 +12,7 @@ import anyio
 import httpx
 
 from durably_web.backends.libsql.address import is_loopback
-from durably_web.backends.libsql.transport import NoReply, Reply
+from durably_web.backends.libsql.transport import RECEIVING_SECONDS, NoReply, Reply
 
 # As many requests at once as an engine has runs, some times over; and how long an idle connection is kept.
 _CONNECTIONS = 64
@@ -36,18 +36,15 @@ class HttpxTransport:
     """
 
     def __init__(self, url: str, *, connections: int = _CONNECTIONS) -> None:
-        # A proxy of the environment is of no use for a server on this machine.
-        near = is_loopback(urlsplit(url).hostname or "")
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
         )
-        self._client = httpx.AsyncClient(verify=_trusted(), limits=limits, trust_env=not near)
+        self._client = httpx.AsyncClient(verify=_trusted(), limits=limits, trust_env=uses_environment(url))
         self._gate = asyncio.Semaphore(connections)
         self._under_way: dict[asyncio.Task[httpx.Response | None], anyio.CancelScope] = {}
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
-        url, headers = _resolved(url, headers)
-        # What is slow byte by byte is slow as well.
+        url, headers = resolved(url, headers)
         scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
         task = asyncio.create_task(self._ask(scope, url, body, headers, seconds))
         self._under_way[task] = scope
@@ -59,8 +56,9 @@ class HttpxTransport:
             raise
         try:
             response = task.result()
-        except httpx.HTTPError as error:
-            late = isinstance(error, httpx.ReadTimeout)
+        # What breaks inside of TLS is an OSError.
+        except (httpx.HTTPError, OSError) as error:
+            late = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
             raise NoReply(f"{type(error).__name__}: {error}".rstrip(": "), late=late) from error
         except RuntimeError as error:
             # Closed meanwhile.
@@ -75,12 +73,16 @@ class HttpxTransport:
         """The answer, or None where the scope has ended first."""
         with scope:
             async with self._gate:
-                return await self._client.post(
+                async with self._client.stream(
+                    "POST",
                     url,
                     content=body,
                     headers={"content-type": "application/json", **headers},
                     timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
-                )
+                ) as response:
+                    scope.deadline = anyio.current_time() + RECEIVING_SECONDS
+                    await response.aread()
+                    return response
         return None
 
     def _ended(self, task: asyncio.Task[httpx.Response | None]) -> None:
@@ -98,7 +100,12 @@ class HttpxTransport:
         await self._client.aclose()
 
 
-def _resolved(url: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+def uses_environment(url: str) -> bool:
+    """Whether the environment's proxies are asked: they are of no use for a server on this machine."""
+    return not is_loopback(urlsplit(url).hostname or "")
+
+
+def resolved(url: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
     """`name.localhost` is this machine, also where the system's resolver does not know it, as in every browser: sqld
     tells its namespaces apart by that name."""
     parts = urlsplit(url)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+RECEIVING_SECONDS = 120.0
+"""How long an answer may take that has begun."""
+
 
 class Reply(NamedTuple):
     """`headers` have small letters in their names; `body` is decompressed."""
@@ -26,8 +29,8 @@ class Transport(Protocol):
     """Sends requests, several at once. Raises `NoReply` and nothing else."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
-        """Send JSON, and wait for the whole answer for `seconds` at most. Redirects are answers, where they can be
-        seen. `headers` go to the host of `url` and to no other."""
+        """Send JSON, and wait until an answer begins, for `seconds` at most; then for the rest, for `RECEIVING_SECONDS`
+        at most. Redirects are answers, where they can be seen. `headers` go to the host of `url` and to no other."""
         ...
 
     async def close(self) -> None:
