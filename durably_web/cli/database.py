@@ -27,8 +27,8 @@ _UNCLEAR = re.compile(r"(?<=://)[^/]*:.*@")
 
 def kind(database: str) -> Literal["sqlite", "postgres", "libsql"]:
     """Which kind of database it is, by its name. What is unknown is the engine's to refuse."""
-    scheme, colon, _ = database.partition("://")
-    if colon and scheme in ("postgresql", "postgres"):
+    scheme, colon, rest = database.partition(":")
+    if rest.startswith("//") and scheme in ("postgresql", "postgres"):
         return "postgres"
     return "libsql" if colon and scheme in ("libsql", "https", "http") else "sqlite"
 
@@ -51,7 +51,8 @@ def path_of(database: str) -> Path:
 
 async def schema_version(database: str) -> int | None:
     """The version of the schema of ours in a database that has a URL; `None` where nothing of ours is in it."""
-    executor = open_executor(database, "full")
+    # Nothing is written, and whoever looks at durability tells of it.
+    executor = open_executor(database, "relaxed")
     await executor.open()
     try:
         found = operations.has_schema()
@@ -65,7 +66,8 @@ async def schema_version(database: str) -> int | None:
 
 async def require_schema(database: str) -> str:
     """`database`, if it keeps runs already. Raises `Mistake` otherwise; nothing is created or changed."""
-    if "://" not in database or database.startswith(("sqlite:///", "file:")):
+    is_url = "://" in database or kind(database) != "sqlite"
+    if not is_url or database.startswith(("sqlite:///", "file:")):
         return require_existing(database)
     if await schema_version(database) is None:
         raise Mistake(

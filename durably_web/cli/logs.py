@@ -21,6 +21,9 @@ from durably_web.redaction import redacted
 supervisor = logging.getLogger("durably_web.supervisor")
 process = logging.getLogger("durably_web.process")
 
+# It tells of every request, and a worker on a libSQL server asks once a second.
+_CHATTY = logging.getLogger("httpx")
+
 _STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "bold red"}
 
 
@@ -70,12 +73,13 @@ class Lines(NamedTuple):
         root, own = logging.getLogger(), logging.getLogger("durably_web")
         target = own if root.handlers else root
         target.addHandler(handler)
-        before = own.propagate, own.level, root.level
+        before = own.propagate, own.level, root.level, _CHATTY.level
         own.propagate = target is root
         own.setLevel(LEVELS[self.level.value])
         if target is root:
             # Libraries say little at this level that anybody wants to read.
             root.setLevel(max(LEVELS[self.level.value], logging.INFO))
+            _CHATTY.setLevel(max(_CHATTY.level, logging.WARNING))
         if self.format is LogFormat.json:
             logging.captureWarnings(True)
         try:
@@ -92,6 +96,7 @@ class Lines(NamedTuple):
             own.propagate = before[0]
             own.setLevel(before[1])
             root.setLevel(before[2])
+            _CHATTY.setLevel(before[3])
 
 
 def _handler(format: LogFormat) -> logging.Handler:

@@ -46,9 +46,12 @@ class LibsqlLook:
     def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         import httpx
 
+        from durably_web.backends.libsql.over_httpx import resolved
+
+        url, headers = resolved(f"{self.url}/v2/pipeline", {})
         try:
-            response = self._client.post(f"{self.url}/v2/pipeline", json={"requests": [request, {"type": "close"}]})
-        except httpx.HTTPError as error:
+            response = self._client.post(url, json={"requests": [request, {"type": "close"}]}, headers=headers)
+        except (httpx.HTTPError, OSError) as error:
             raise Mistake(f"{self.url} cannot be reached: {str(error) or type(error).__name__}") from None
         if response.status_code in (401, 403):
             raise Mistake(f"{self.url} does not take the token, or none was given: put it into TURSO_AUTH_TOKEN")
@@ -90,8 +93,9 @@ def look_at_libsql(database: str) -> Iterator[LibsqlLook]:
     except ImportError:
         raise RequirementFailed('libSQL needs httpx: pip install "durably-web[libsql]"') from None
     from durably_web.backends.libsql.address import parse
+    from durably_web.backends.libsql.over_httpx import uses_environment
 
     address = parse(database, os.environ)
     headers = {} if address.token is None else {"authorization": f"Bearer {address.token}"}
-    with httpx.Client(headers=headers, timeout=_PATIENCE, trust_env=not address.url.startswith("http://")) as client:
+    with httpx.Client(headers=headers, timeout=_PATIENCE, trust_env=uses_environment(address.url)) as client:
         yield LibsqlLook(client, address.url)

@@ -201,6 +201,39 @@ def test_what_is_not_there_is_said_without_a_secret(commands: Commands, postgres
 
 
 @pytest.mark.parametrize(
+    "wrong", ["libsql:h?authToken={}", "libsql://h?{}", "libsql://h#authToken={}", "libsql://h:{}", "libsql:{}@h"]
+)
+@pytest.mark.parametrize("command", [("doctor",), ("sql", "SELECT 1"), ("stats", "-d"), ("migrate",)])
+def test_a_mistyped_address_hides_the_token(commands: Commands, command: tuple[str, ...], wrong: str) -> None:
+    name, *rest = command
+    last = rest if name == "sql" else []
+    done = commands.run(name, *(rest if not last else []), wrong.format(PASSWORD), *last)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "libsql:" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_name_below_localhost_is_this_machine(
+    commands: Commands, libsql_url: str, sqld: Sqld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(fill(libsql_url))
+    # Nobody listens there.
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    url = f"http://{libsql_url.rpartition('/')[2]}.localhost:{sqld.port}"
+    assert commands.run("doctor", url).returncode == 0
+    [row] = commands.json("sql", url, "SELECT count(*) AS number FROM durably_runs")
+    assert row == {"number": 3}
+
+
+def test_a_worker_does_not_tell_of_its_requests(command_line: CommandLine, libsql_url: str) -> None:
+    (command_line.folder / "my_jobs.py").write_text(JOBS)
+    worker = command_line.start("worker", "my_jobs.py", "--database", libsql_url)
+    worker.wait_for_line(lambda line: line.startswith("worker on "))
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.end() == 0
+    assert not [line for line in worker.told if "HTTP" in line], worker.told
+
+
+@pytest.mark.parametrize(
     ("database", "expected"),
     [
         ("app.db", "app.db"),
@@ -229,6 +262,7 @@ def test_a_database_is_shown_without_its_secret(database: str, expected: str) ->
         ("postgresql://h/app", "postgres"),
         ("libsql://h", "libsql"),
         ("https://h", "libsql"),
+        ("libsql:h", "libsql"),
     ],
 )
 def test_the_kind_of_a_database(database: str, expected: str) -> None:
@@ -270,6 +304,13 @@ def test_a_healthy_database(commands: Commands, url: str) -> None:
     assert list(found)[:3] == ["database", "schema", "durability"]
     assert found["database"].data["runs"] == 3
     assert commands.json("doctor", url)["ok"] is True
+
+
+def test_what_a_libsql_server_does_not_flush_is_told_once(command_line: CommandLine, libsql_url: str) -> None:
+    asyncio.run(fill(libsql_url))
+    done = command_line.run("doctor", libsql_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("before its disk has flushed") == 1
 
 
 def test_what_is_wrong_with_runs(url: str) -> None:
