@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from durably_web.backends.postgres import PostgresExecutor
 from durably_web.engine import Durably
+from durably_web.errors import StoreUnavailable
 from durably_web.jobs import job
 from durably_web.steps import Step
+from durably_web.store.batch import Batch, Statement
 from scripts import databases
 from tests.support.invariants import check_invariants
 from tests.support.servers import Postgres, postgres_server
-from tests.support.world import bounded
+from tests.support.world import bounded, raised
 
 RUNS, STEPS = 40, 5
 
@@ -72,3 +75,26 @@ async def test_runs_go_on_at_the_standby(primary: Postgres) -> None:
         await executor.open()
         await bounded(check_invariants(executor))
         await executor.close()
+
+
+async def test_a_standby_that_stands_first_is_passed_by(primary: Postgres) -> None:
+    url = primary.create_database()
+    with contextlib.closing(await asyncio.to_thread(primary.standby)) as standby:
+        port = f":{primary.port}/"
+        both = PostgresExecutor(url.replace(port, f":{standby.port},127.0.0.1:{primary.port}/"), "relaxed")
+        await bounded(both.open())
+        [[[port_of_it]]] = await both.run(Batch("read", (Statement("SELECT inet_server_port()"),)))
+        assert port_of_it == primary.port
+        await both.close()
+        alone = PostgresExecutor(url.replace(port, f":{standby.port}/"), "relaxed", now=_hours(), sleep=_not)
+        error = await raised(StoreUnavailable, alone.open())
+        assert "standby" in str(error) and error.code == "25006"  # type: ignore[attr-defined]
+
+
+def _hours() -> Callable[[], float]:
+    """Each time it is asked, a second more."""
+    return map(float, itertools.count()).__next__
+
+
+async def _not(seconds: float) -> None:
+    """Time passes by itself."""

@@ -49,8 +49,11 @@ def parse(database: str) -> Address:
     told = [f"{name}={value}" for name, value in parameters if name in _SHOWN]
     shown = f"{scheme}://{host}{parts.path}" + ("?" + "&".join(told) if told else "")
     schemas = [value for name, value in parameters if name == "schema"]
-    if schemas and (not schemas[-1] or "\0" in schemas[-1]):
-        raise InvalidInput(f"{shown} has a ?schema= that is none: name the one for the tables, as ?schema=durably")
+    if schemas and not _is_schema(schemas[-1]):
+        raise InvalidInput(
+            f"{shown} has a ?schema= that is none: name the one for the tables, as ?schema=durably, "
+            "in at most 63 bytes, and not as PostgreSQL names its own"
+        )
     isolations = [value for name, value in parameters if name == "isolation"]
     if not {"serializable", "read-committed"}.issuperset(isolations):
         raise InvalidInput(f"{shown} has an ?isolation= that is none: serializable, or read-committed as without it")
@@ -66,3 +69,9 @@ def parse(database: str) -> Address:
         tuple(filter(None, secrets)),
         isolations[-1:] == ["serializable"],
     )
+
+
+def _is_schema(name: str) -> bool:
+    """A longer name would be cut off, and be that of another schema; `$user` and those of the server are no tables'."""
+    given = name.encode(errors="replace")
+    return 0 < len(given) < 64 and b"\0" not in given and name != "$user" and not name.startswith("pg_")

@@ -25,12 +25,15 @@ IDLE_SECONDS = 10.0
 # How long one answer is waited for: longer than the server lets a statement take.
 REPLY_SECONDS = 28.0
 
+# How long each of several hosts is waited for: one that says nothing holds up the next ones.
+_EACH_SECONDS = "2"
 # Of what libpq takes, where the URL does not say otherwise. A server that is gone without a word is noticed within half
 # a minute.
 _DEFAULTS = {
     "application_name": "durably_web",
     "client_encoding": "UTF8",
     "connect_timeout": "5",
+    "target_session_attrs": "primary",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -39,7 +42,8 @@ _DEFAULTS = {
 
 _FACTS = b"""
 SELECT pg_backend_pid(), current_schema(), current_setting('server_version_num')::int, pg_is_in_recovery(),
-       current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')
+       current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes'),
+       current_setting('server_encoding')
 """
 
 
@@ -59,10 +63,14 @@ class Connections:
         self._address = address
         self._durability = durability
         self._where = address.shown
-        self._conninfo = _conninfo(address)
+        self._schema = address.schema
+        self._conninfo, self.connecting_seconds = _conninfo(address)
         self._room = asyncio.Semaphore(MOST)
         self._idle: list[tuple[Connection, Facts]] = []
         self._all: set[Connection] = set()
+        # Those in use, and those that are not to be used again.
+        self._lent: set[Connection] = set()
+        self._left: set[Connection] = set()
         self._closed = False
 
     @asynccontextmanager
@@ -71,6 +79,7 @@ class Connections:
         `StoreError`."""
         async with self._room:
             connection, facts = self._kept() or await self.connect()
+            self._lent.add(connection)
             try:
                 yield connection, facts
             except ServerError:
@@ -79,7 +88,10 @@ class Connections:
             except BaseException:
                 connection.close()
                 raise
-            self._give_back(connection, facts)
+            else:
+                self._give_back(connection, facts)
+            finally:
+                self._lent.discard(connection)
 
     def _kept(self) -> tuple[Connection, Facts] | None:
         while self._idle:
@@ -89,7 +101,7 @@ class Connections:
         return None
 
     def _give_back(self, connection: Connection, facts: Facts) -> None:
-        if connection.is_lost or connection.is_failed or self._closed:
+        if connection.is_lost or connection.is_failed or connection in self._left or self._closed:
             connection.close()
         else:
             self._idle.append((connection, facts))
@@ -99,13 +111,13 @@ class Connections:
         try:
             made = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise of_connecting(self._address.hide(str(error)), self._where) from None
+            raise of_connecting(str(error), self._address) from None
         connection = Connection(made, on_notice)
         if self._closed:
             connection.close()
             raise Again("it was closed")
         self._all.add(connection)
-        connection.lost.add_done_callback(lambda lost: self._all.discard(connection))
+        connection.lost.add_done_callback(lambda lost: self._forget(connection))
         try:
             return connection, await self._met(connection)
         except BaseException as error:
@@ -118,12 +130,16 @@ class Connections:
 
     async def _met(self, connection: Connection) -> Facts:
         """Look whom we have met. Raises `StoreError` where that is not good enough."""
-        schema = self._address.schema
         [[row]] = await connection.exchange([Query(_FACTS)])
-        pid, found, version, standby, commits, fsync, pages = row
-        assert isinstance(version, int)
+        pid, found, version, standby, commits, fsync, pages, encoding = row
+        assert isinstance(version, int) and isinstance(encoding, str)
         if version < OLDEST:
             raise StoreUnavailable(f"{self._where} is PostgreSQL {version // 10000}: {OLDEST // 10000} is the oldest")
+        if encoding != "UTF8":
+            raise StoreUnavailable(
+                f"{self._where} keeps text as {encoding}, which has not every character: "
+                "make a database for it by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
         if standby:
             raise Again("it is a standby, which can only be read", code="25006")
         if self._durability == "full":
@@ -133,6 +149,8 @@ class Connections:
                         f"{self._where} runs with {name} = off: a crash of its machine may take everything. "
                         'Turn it on, or say durability="relaxed"'
                     )
+        # What was found first is what the locks are named after: later, another one may begin the `search_path`.
+        self._schema = schema = self._schema or str(found or "")
         pooled = pid != connection.backend_pid
         settings = [
             ("statement_timeout", f"{STATEMENT_SECONDS * 1000:.0f}"),
@@ -147,22 +165,31 @@ class Connections:
             ("enable_mergejoin", "off"),
             ("bytea_output", "hex"),
         ]
-        if schema is not None:
+        if schema:
             settings.append(("search_path", '"' + schema.replace('"', '""') + '"'))
         if self._durability == "relaxed":
             settings.append(("synchronous_commit", "off"))
-        elif commits == "off":
-            settings.append(("synchronous_commit", "on"))
+        else:
+            # Also where somebody turns it off for all, later.
+            settings.append(("synchronous_commit", "on" if commits == "off" else str(commits)))
         if not pooled:
             # Of a statement that is a transaction by itself.
             settings.append(("default_transaction_isolation", "read committed"))
             await connection.exchange([Query(b"SELECT " + _set(settings, "false").encode())])
             connection.prepares = True
-        return Facts(
-            pooled,
-            schema or str(found or ""),
-            _set(settings, "true") if pooled else "",
-        )
+        return Facts(pooled, schema, _set(settings, "true") if pooled else "")
+
+    def _forget(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        self._left.discard(connection)
+
+    def leave(self) -> None:
+        """Whoever is connected to now is not the one to write to any more: the listener and those who come connect
+        again, and those who are being answered are let go then."""
+        self._idle.clear()
+        self._left |= self._lent
+        for connection in self._all - self._lent:
+            connection.close()
 
     def close(self) -> None:
         """Who waits for an answer gets none."""
@@ -186,9 +213,15 @@ def _set(settings: list[tuple[str, str]], local: str) -> str:
     )
 
 
-def _conninfo(address: Address) -> str:
+def _conninfo(address: Address) -> tuple[str, float]:
+    """What to connect to, and how long all of its hosts may take to say nothing."""
     try:
         given: dict[str, Any] = dict(conninfo_to_dict(address.conninfo))
     except psycopg.Error as error:
         raise InvalidInput(f"{address.shown}: {address.hide(str(error))}") from None
-    return make_conninfo(**{**_DEFAULTS, **given})
+    hosts = max(str(given.get(name, "")).count(",") for name in ("host", "hostaddr")) + 1
+    several = {"connect_timeout": _EACH_SECONDS} if hosts > 1 else {}
+    # What is sent is UTF-8.
+    made = {**_DEFAULTS, **several, **given, "client_encoding": "UTF8"}
+    each = str(made["connect_timeout"])
+    return make_conninfo(**made), hosts * float(each) if each.isdigit() else 0.0

@@ -74,7 +74,9 @@ class PostgresExecutor:
         self._forked = False
         _opened.add(self)
         try:
-            await self._patiently(Batch("read", ()), OPEN_SECONDS)
+            # Each host gets its turn.
+            seconds = max(OPEN_SECONDS, self._connections.connecting_seconds + 1)
+            await self._patiently(Batch("read", ()), seconds)
         except BaseException:
             await self.close()
             raise
@@ -97,6 +99,7 @@ class PostgresExecutor:
 
     async def _patiently(self, batch: Batch, seconds: float) -> list[Rows]:
         queries = _encoded(batch)
+        migrates = _migrates(batch)
         deadline = self._now() + seconds
         pause = _FIRST_PAUSE
         while True:
@@ -104,7 +107,8 @@ class PostgresExecutor:
             if connections is None:
                 raise not_open(self._where, forked=self._forked)
             try:
-                async with asyncio.timeout(min(max(1.0, deadline - self._now()), REPLY_SECONDS)):
+                left = min(max(1.0, deadline - self._now()), REPLY_SECONDS)
+                async with asyncio.timeout(None if migrates else left):
                     return await self._once(connections, batch, queries)
             except TimeoutError:
                 again = Again("there was no answer")
@@ -136,7 +140,7 @@ class PostgresExecutor:
                     if error.index == before + len(queries) + len(tail) - 1 and batch.mode == "write":
                         # It is committed; others find it by looking.
                         return error.before[before : before + len(queries)]
-                    await self._undo(connection, facts, error)
+                    await self._undo(connections, connection, error)
                     raise
                 return found[before : before + len(queries)]
         except Lost as lost:
@@ -146,7 +150,7 @@ class PostgresExecutor:
             own = index if 0 <= index < len(queries) else None
             raise of_server(error, self._where, own, prepares=prepares) from None
 
-    async def _undo(self, connection: Connection, facts: Facts, error: ServerError) -> None:
+    async def _undo(self, connections: Connections, connection: Connection, error: ServerError) -> None:
         """Make the connection fit for more, and the next attempt more likely."""
         if connection.is_failed:
             await connection.exchange([_ROLLBACK])
@@ -154,6 +158,9 @@ class PostgresExecutor:
             name = '"' + self._address.schema.replace('"', '""') + '"'
             await connection.exchange([Query(f"CREATE SCHEMA IF NOT EXISTS {name}".encode())])
             raise Again("its schema was not there")
+        if error.code == "25006":
+            # A primary no more, or made to be read only: another of its hosts may be one.
+            connections.leave()
         if error.code in ("0A000", "26000", "42P05"):
             # What was prepared is of no use any more.
             connection.close()
@@ -180,6 +187,8 @@ class PostgresExecutor:
         params: tuple[str, ...] = ()
         if not self._address.serializable:
             waits, params = locks.waits(facts.schema, locks.of(batch.statements))
+        if _migrates(batch):
+            waits = ", ".join(filter(None, (waits, "set_config('statement_timeout', '0', true)")))
         framed = self._framed.get((facts, waits))
         if framed is None:
             isolation = "SERIALIZABLE" if self._address.serializable else "READ COMMITTED"
@@ -220,6 +229,16 @@ def _encoded(batch: Batch) -> list[Query]:
         except Unstorable as error:
             raise StoreError(str(error), code=error.code, statement_index=index) from None
     return found
+
+
+def _migrates(batch: Batch) -> bool:
+    """Whether it may take as long as it takes: an index on a journal of years."""
+    return batch.mode == "write" and any(_defines(statement.sql) for statement in batch.statements)
+
+
+@lru_cache(maxsize=2048)
+def _defines(sql: str) -> bool:
+    return sql.split(None, 1)[0].upper() in ("CREATE", "ALTER") if sql.strip() else False
 
 
 @lru_cache(maxsize=2048)

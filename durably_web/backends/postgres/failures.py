@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from durably_web.backends.postgres.address import Address
 from durably_web.backends.postgres.wire import ServerError
 from durably_web.errors import ConstraintViolated, StorageFull, StoreBusy, StoreError, StoreUnavailable
 
@@ -18,13 +19,15 @@ _AWAY = frozenset({"25006", "XX000"})
 _AWAY_CLASSES = ("53", "57")
 # Of what was prepared: the tables have changed, or somebody has thrown it away.
 _STALE = frozenset({"0A000", "26000", "42P05"})
-_NUL = frozenset({"22021", "22P05"})
 
 # The server says these to who connects, by no code that the driver would pass on.
 _NO_SECOND_TIME = re.compile(
-    "password|authentication|pg_hba|no encryption|role .* does not exist|database .* does not exist|permission denied"
-    "|certificate|invalid .*value|invalid port|SSL was required|does not support SSL|root.crt|not permitted to log in"
+    "password|(?<!canceling )authentication|pg_hba|no encryption|role .* does not exist|database .* does not exist"
+    "|permission denied|certificate|invalid .*value|invalid port|SSL was required|does not support SSL|root.crt"
+    "|not permitted to log in|unsupported startup parameter"
 )
+# Names of hosts, roles and databases, in which any word may be.
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 class Again(Exception):
@@ -55,7 +58,7 @@ def of_server(error: ServerError, where: str, index: int | None, *, prepares: bo
         return Again(f"{said} ({code})", code=code)
     elif code.startswith("23"):
         kind, message = ConstraintViolated, said
-    elif code in _NUL:
+    elif code == "22P05" or (code == "22021" and "0x00" in said):
         message += ": PostgreSQL stores no text with the character U+0000 in it"
     elif code == "42501":
         message += ": GRANT this role what it needs, or name a schema of its own, as ?schema=durably"
@@ -64,8 +67,9 @@ def of_server(error: ServerError, where: str, index: int | None, *, prepares: bo
     return kind(message, code=code, statement_index=index)
 
 
-def of_connecting(said: str, where: str) -> Again | StoreError:
-    """Why there is no connection. `said` has no secret in it."""
-    if _NO_SECOND_TIME.search(said):
-        return StoreUnavailable(f"{where} refused access: {said}", code="CONNECTION_REFUSED")
-    return Again(said, code="NO_CONNECTION")
+def of_connecting(said: str, address: Address) -> Again | StoreError:
+    """Why there is no connection, as the driver says it."""
+    shown = address.hide(said)
+    if _NO_SECOND_TIME.search(_QUOTED.sub("", said)):
+        return StoreUnavailable(f"{address.shown} refused access: {shown}", code="CONNECTION_REFUSED")
+    return Again(shown, code="25006" if "hot standby" in said else "NO_CONNECTION")
