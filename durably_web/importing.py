@@ -18,6 +18,7 @@ from durably_web.errors import InvalidInput
 from durably_web.export import FORMAT, VALUES, VERSION, is_json, milliseconds
 from durably_web.history import History
 from durably_web.ids import is_id
+from durably_web.nesting import is_deeper_than
 from durably_web.records import Kind, Progress, Status
 from durably_web.store import rows
 from durably_web.store.batch import Row, Rows
@@ -43,6 +44,8 @@ _RUN = frozenset(
     "id jobName status input labels progress attempt idempotencyKey concurrencyKey priority runAt createdAt startedAt "
     "generation crashes paused awaits parentRunId forkedFrom code restarted undoing schedule scheduledAt".split()
 )
+# Values may have two hundred levels, and stand some levels deep.
+_DEEPEST = 300
 _ENTRY = frozenset("number generation type stepName kind data startedAt createdAt calls requestId".split())
 _SIGNAL = frozenset("number name payload createdAt requestId stepName".split())
 
@@ -81,9 +84,14 @@ def _parsed(document: object) -> Any:
     if not isinstance(document, str | bytes):
         return document
     try:
-        return json.loads(document, parse_constant=_refuse)
+        text = document if isinstance(document, str) else document.decode(json.detect_encoding(document))
+        is_too_deep = is_deeper_than(_DEEPEST, text)
+        found = None if is_too_deep else json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         raise InvalidInput(f"the document is not JSON: {error}; nothing was stored") from None
+    if is_too_deep:
+        _damaged("it is nested too deeply")
+    return found
 
 
 def _refuse(constant: str) -> NoReturn:

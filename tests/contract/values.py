@@ -174,6 +174,28 @@ async def what_the_annotation_does_not_name_is_refused(backend: Backend) -> None
         assert len(await durably.get_runs()) == 2
 
 
+async def what_is_nested_too_deeply_is_refused_and_the_engine_goes_on(backend: Backend) -> None:
+    """In a browser it would be the end of Python. Some Pythons on servers take more than it."""
+    errors: list[str] = []
+
+    @job
+    async def dives(step: Step, input: Any) -> str:
+        deep: Any = None
+        for _ in range(2_000):
+            deep = [deep]
+        try:
+            await step.run("deep", lambda: deep)
+        except NotSerializable as error:
+            errors.append(str(error))
+        return await step.run("up", lambda: "up again")
+
+    async with World(backend) as world:
+        durably = await world.started(dives)
+        handle = await durably.trigger(dives)
+        assert await bounded(handle.result()) == "up again"
+    assert all("nested too deeply" in error for error in errors), errors
+
+
 async def inputs_and_outputs_are_built_as_annotated(backend: Backend) -> None:
     @job
     async def doubles(step: Step, input: Order) -> list[Order]:

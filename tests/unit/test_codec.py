@@ -248,7 +248,8 @@ def test_what_cannot_be_stored_is_named(value: Any, complaint: str) -> None:
         assert complaint in str(raised.value)
 
 
-def test_what_has_no_end_is_refused() -> None:
+@pytest.mark.parametrize("looks_first", [False, True])
+def test_what_has_no_end_is_refused(looks_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
     deep: Any = []
@@ -257,6 +258,7 @@ def test_what_has_no_end_is_refused() -> None:
     tuples: Any = ()
     for _ in range(1000):
         tuples = (tuples,)
+    monkeypatch.setattr(codec, "_LOOKS_FIRST", looks_first)
     for value in (cycle, deep, tuples, {"a": {1, 2}, "b": cycle}):
         with pytest.raises(NotSerializable, match="nested too deeply"):
             codec.store(value)
@@ -264,7 +266,9 @@ def test_what_has_no_end_is_refused() -> None:
         codec.store(10**10_000)
 
 
-def test_plain_json_may_be_deeper_than_python_walks() -> None:
+@pytest.mark.parametrize("looks_first", [False, True])
+def test_plain_json_may_be_deeper_than_python_walks(looks_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_LOOKS_FIRST", looks_first)
     value: Any = []
     for _ in range(150):
         value = [value]

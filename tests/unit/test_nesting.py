@@ -1,0 +1,37 @@
+"""How deep a text is nested is what it is once it is read; and a text that is no JSON does no harm."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as some
+
+from durably_web.nesting import is_deeper_than
+
+TRICKY = some.text(alphabet='[]{}"\\,:a\n')
+VALUES = some.recursive(
+    TRICKY | some.integers() | some.none(),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(TRICKY, inner, max_size=3),
+)
+
+
+def _levels(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_levels, value.values() if isinstance(value, dict) else value), default=0)
+
+
+@given(VALUES)
+def test_levels_are_counted_outside_of_strings(value: Any) -> None:
+    text, levels = json.dumps(value), _levels(value)
+    assert not is_deeper_than(levels, text)
+    assert levels == 0 or is_deeper_than(levels - 1, text)
+
+
+def test_what_is_no_json_is_looked_at_too() -> None:
+    assert is_deeper_than(300, "[" * 100_000)
+    assert is_deeper_than(300, '{"a":' * 100_000)
+    assert not is_deeper_than(300, '"' + "[" * 100_000)
+    assert not is_deeper_than(300, "]" * 1_000 + "[" * 300)
