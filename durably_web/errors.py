@@ -23,6 +23,7 @@
         ├── StoreBusy           another connection holds it for too long
         ├── StoreUnavailable    it cannot be opened or reached
         ├── StorageFull         no room left
+        ├── ResponseTooLarge    what is to be read does not fit into one answer
         ├── StoreNotDurable     what it promises is less than was asked for
         ├── ConstraintViolated  a statement broke the schema
         ├── NotADatabase        the file holds something else
@@ -168,6 +169,13 @@ class StoreUnavailable(StoreError):
 
 class StorageFull(StoreError):
     """There is no room left for the database."""
+
+
+class ResponseTooLarge(StoreError):
+    """What is to be read does not fit into one answer of the database.
+
+    The engine reads on in smaller pieces, so this is raised for what cannot be divided: a single value.
+    """
 
 
 class StoreNotDurable(StoreError):

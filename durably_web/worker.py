@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from durably_web import calls
 from durably_web.clock import Timer
 from durably_web.environment import Environment
-from durably_web.errors import LeaseLost, RunInterrupted, SchemaTooNew, StorageFull
+from durably_web.errors import LeaseLost, ResponseTooLarge, RunInterrupted, SchemaTooNew, StorageFull
 from durably_web.events import EventType
 from durably_web.execution import Execution
 from durably_web.store import operations
@@ -235,9 +235,18 @@ class Worker:
         return min(patience, max(1, self._next_at - self._clock.now()) / 1000)
 
     async def _claim(self, limit: int, *, patient: bool = False) -> list[asyncio.Task[object]]:
+        try:
+            leases, now = await self._lease(limit, patient)
+            return [self._begin(lease, now) for lease in leases]
+        except ResponseTooLarge:
+            from durably_web.piecemeal import claim_one_by_one
+
+            return await claim_one_by_one(self, limit, patient)
+
+    async def _lease(self, limit: int, patient: bool, *, bare: bool = False) -> tuple[list[Lease], int]:
         now = self._clock.now()
         limits = [job.limits for job in self._jobs.values()]
-        by_limits = self._keyed or any(not job.is_plain for job in limits)
+        by_limits = self._keyed or not all(job.is_plain for job in limits)
         claimed = await self._store.write(
             operations.claim(
                 owner=self.worker_id,
@@ -249,15 +258,15 @@ class Worker:
                 expires_at=self._expiry(now),
                 codes=json.dumps({job.name: job.known_code for job in self._jobs.values()}),
                 by_limits=by_limits,
+                bare=bare,
             ),
             patient=patient,
         )
         self._next_at, self._keyed, self._tick_at = claimed.next_at, claimed.keyed, claimed.tick_at
-        begun = [self._begin(lease, now) for lease in claimed.leases]
-        if not begun and claimed.keyed and not by_limits:
+        if not claimed.leases and claimed.keyed and not by_limits:
             # Those with a key were not looked at.
-            return await self._claim(limit, patient=patient)
-        return begun
+            return await self._lease(limit, patient, bare=bare)
+        return claimed.leases, now
 
     def _begin(self, lease: Lease, now: int) -> asyncio.Task[object]:
         # Who hears of it may want to know more of the lease than an event has.
@@ -271,14 +280,8 @@ class Worker:
                 )
             )
         self._store.changes.notify(JOURNAL)
-        execution = Execution(
-            self._environment,
-            self._caller,
-            self._jobs[lease.job_name],
-            lease,
-            expires_at=self._expiry(now),
-            renew=lambda: self._renew(patient=True),
-        )
+        given = (self._environment, self._caller, self._jobs[lease.job_name], lease)
+        execution = Execution(*given, expires_at=self._expiry(now), renew=lambda: self._renew(patient=True))
         self._store.writers += 1
         around, watched = self._environment.hooks.around_run, self._environment.hooks.watched
         executing: Coroutine[Any, Any, object] = execution.run() if around is None else around(execution)

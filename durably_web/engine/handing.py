@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from durably_web.arguments import check_request_id, check_text
 from durably_web.engine.base import no_run
 from durably_web.engine.control import Control
-from durably_web.errors import Conflict
+from durably_web.errors import Conflict, ResponseTooLarge
 from durably_web.handle import RunHandle
 from durably_web.records import TERMINAL
 from durably_web.store import operations
@@ -16,6 +16,7 @@ from durably_web.store.changes import RUNNABLE, end_of
 from durably_web.store.operations.building import part_of
 
 if TYPE_CHECKING:
+    from durably_web.store.operations import Whole
     from durably_web.store.operations.handing import Offered, Settled
     from durably_web.store.operations.taking import Taken, TakenRun
 
@@ -137,7 +138,10 @@ class Handing(Control):
     async def _offer(self, run_id: str, handover_id: str, target: str) -> Offer | None:
         """The offer; `None` while the run is executed."""
         now = self._clock.now()
-        offered = await self._store.write(operations.offer_run(run_id, handover_id, target, now))
+        try:
+            offered = await self._store.write(operations.offer_run(run_id, handover_id, target, now))
+        except ResponseTooLarge:
+            offered = await self._store.write(operations.offer_run(run_id, handover_id, target, now, bare=True))
         if offered is None:
             raise no_run(run_id)
         handover = offered.handover
@@ -150,17 +154,27 @@ class Handing(Control):
                 return Offer(run_id, handover["handover"], target, "given", None)
             self._notify(RUNNABLE)
             await self._tell_of(run_id, "run:handover", offered.seq)
-            return Offer(run_id, handover["handover"], target, "offered", self._document(offered))
+            whole = offered.whole or await self._read_whole(run_id)
+            return Offer(run_id, handover["handover"], target, "offered", self._document(handover, whole))
         _check_offered(run_id, handover_id, offered)
         return None
 
-    def _document(self, offered: Offered) -> dict[str, Any]:
+    def _document(self, offered: dict[str, Any], whole: Whole) -> dict[str, Any]:
         from durably_web.export import exported
 
-        handover: dict[str, Any] = {"id": offered.handover["handover"], "target": offered.handover["target"]}
+        handover: dict[str, Any] = {"id": offered["handover"], "target": offered["target"]}
         if hasattr(self._codec, "seal"):
             handover["sealed"] = True
-        return {**exported(offered.whole, self._codec), "handover": handover}
+        return {**exported(whole, self._codec), "handover": handover}
+
+    async def _read_whole(self, run_id: str) -> Whole:
+        from durably_web.store.paging import read_whole
+
+        # While it is offered, nothing of it changes.
+        whole = await read_whole(self._store.read, run_id)
+        if whole is None:
+            raise no_run(run_id)
+        return whole
 
     async def _settle(self, run_id: str, handover_id: str, *, given: bool) -> None:
         check_request_id(handover_id)

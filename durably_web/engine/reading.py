@@ -8,11 +8,12 @@ from typing import Any, TypeVar, cast
 
 from durably_web.arguments import checked_labels
 from durably_web.engine.base import Base, Jobs, checked_statuses, names_of, no_run
-from durably_web.errors import InvalidInput, NotFound, RunCancelled, RunFailed
+from durably_web.errors import InvalidInput, NotFound, ResponseTooLarge, RunCancelled, RunFailed
 from durably_web.events import Event
 from durably_web.jobs import Job
 from durably_web.records import LogEntry, Progress, Run, Stats, StepRecord
 from durably_web.store import operations
+from durably_web.store.batch import Operation
 from durably_web.store.changes import JOURNAL, end_of
 from durably_web.store.operations import EventPage, Filter
 
@@ -151,7 +152,10 @@ class Reading(Base):
         """The stored events after the one with seq `after`, of a run or of all: `limit` at most, and whether the run
         has ended with them. Raises `NotFound` for a run that there is not and never was.
         """
-        page = await self._store.read(operations.read_events(run_id, after or 0, limit, self._codec))
+        return await self._read_events(run_id, operations.read_events(run_id, after or 0, limit, self._codec))
+
+    async def _read_events(self, run_id: str | None, operation: Operation[EventPage]) -> EventPage:
+        page = await self._store.read(operation)
         if not page.known:
             raise NotFound(f"there is no run {run_id!r}")
         return page
@@ -166,16 +170,31 @@ class Reading(Base):
         From any process, in order, with no gap and no duplicate. Ends when the run does; without a run,
         never. Raises `NotFound` for a run that there is not and never was.
         """
-        position = after or 0
+
+        async def ask(after: int, size: int) -> EventPage:
+            # Whoever follows does not need all of a page before he sees the first of it.
+            operation = operations.read_events(run_id, after, size, self._codec)
+            return await self._read_events(run_id, operation._replace(in_pages=None))
+
+        position, pages = after or 0, None
         while True:
             mark = self._store.changes.mark(JOURNAL)
-            page = await self.get_events(run_id, after=position)
+            try:
+                page = await (ask(position, _EVENTS_AT_ONCE) if pages is None else pages.read(ask, position))
+            except ResponseTooLarge:
+                if pages is not None:
+                    raise
+                # Not at the top: in a browser each module costs a millisecond at the start.
+                from durably_web.store.paging import Pages
+
+                pages = Pages(_EVENTS_AT_ONCE)
+                continue
             for event in page.events:
                 yield event
                 position = event.seq or position
             if page.ended:
                 return
-            if len(page.events) < _EVENTS_AT_ONCE:
+            if len(page.events) < (_EVENTS_AT_ONCE if pages is None else pages.asked):
                 await self._store.changes.wait(JOURNAL, self._environment.polling_interval, mark)
 
 

@@ -6,7 +6,7 @@ An executor implements `run(batch)`. Everything the engine means is written once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, Literal, LiteralString, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -44,20 +44,33 @@ class Operation(NamedTuple, Generic[T]):
 
     An operation is a value: it can be sent, sent again, counted or delayed. Sending it twice has the effect
     of sending it once, and gives the same outcome.
+
+    `in_pages` reads the same in several operations, through the function that it is given: for databases that limit an
+    answer. Only one that reads has it, and not each of them.
     """
 
     name: str
     batch: Batch
     decode: Callable[[list[Rows]], T]
+    in_pages: Callable[[Read], Awaitable[T]] | None = None
 
     def then(self, use: Callable[[T], U]) -> Operation[U]:
         """The same operation, whose outcome is passed on through `use` as soon as it is known."""
         decode = self.decode
         return Operation(self.name, self.batch, lambda results: use(decode(results)))
 
+    def or_pages(self, read: Callable[[Read], Awaitable[T]]) -> Operation[T]:
+        return self._replace(in_pages=read)
+
     def freeing(self) -> Operation[T]:
         """The same operation, which may use what is kept in reserve for a full disk."""
         return self._replace(batch=self.batch._replace(frees=True))
+
+
+class Read(Protocol):
+    """Sends an operation that reads; `Store.read` is one."""
+
+    async def __call__(self, operation: Operation[T], /) -> T: ...
 
 
 class Executor(Protocol):

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from durably_web.clock import Clock
-from durably_web.errors import ConstraintViolated, SchemaTooNew, StorageFull, StoreBusy, StoreError, StoreUnavailable
+from durably_web.errors import (
+    ConstraintViolated,
+    ResponseTooLarge,
+    SchemaTooNew,
+    StorageFull,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+)
 from durably_web.store import migrations, operations
 from durably_web.store.batch import Batch, Executor, Operation, Rows
 from durably_web.store.changes import Changes
@@ -155,7 +163,12 @@ class Store:
     # -- operations --------------------------------------------------------------------------------------
 
     async def read(self, operation: Operation[T]) -> T:
-        return operation.decode(await self._executor.run(operation.batch))
+        try:
+            return operation.decode(await self._executor.run(operation.batch))
+        except ResponseTooLarge:
+            if operation.in_pages is None:
+                raise
+            return await operation.in_pages(self.read)
 
     async def write(self, operation: Operation[T], *, patient: bool = False) -> T:
         return await self.submit(lambda: operation, patient=patient)

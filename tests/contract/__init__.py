@@ -67,6 +67,7 @@ SUITES = (
     "shutdown",
     "lifecycle",
     "processing",
+    "answers",
     "faults",
     "wait_faults",
     "undo",

@@ -17,7 +17,7 @@ from durably_web.store.operations import claiming, reading, requests, schema
 from durably_web.store.store import Store
 from tests.contract import Backend
 from tests.support.catalog import is_postgres, tables
-from tests.support.executors import CountingExecutor, FaultyExecutor, HeldExecutor
+from tests.support.executors import CountingExecutor, FaultyExecutor, HeldExecutor, NarrowExecutor
 from tests.support.invariants import check_invariants
 from tests.support.store_registry import CODEC, REGISTRY
 from tests.support.store_scene import (
@@ -80,6 +80,10 @@ REPEATED = (
     "get_run",
     "get_steps",
     "get_whole",
+    "get_head",
+    "get_input",
+    "journal_page",
+    "payloads_page",
     "get_logs",
     "read_events",
 )
@@ -114,6 +118,22 @@ async def every_operation_is_one_crossing(backend: Backend) -> None:
         await (store.read if operation.batch.mode == "read" else store.write)(operation)
         assert len(counting.batches) == 1, operation.name
     await counting.close()
+
+
+async def what_is_read_in_pages_is_what_is_read_at_once(backend: Backend) -> None:
+    executor = await _open(backend)
+    await set_scene(executor)
+    at_once, in_pages = Store(executor, ManualClock()), Store(NarrowExecutor(executor), ManualClock())
+    paged = [operation for operation in _each() if operation.in_pages is not None]
+    for operation in paged:
+        assert operation.in_pages is not None
+        whole = await at_once.read(operation)
+        assert await operation.in_pages(at_once.read) == whole, operation
+        assert await operation.in_pages(in_pages.read) == whole, operation
+    assert {operation.name for operation in paged} == {
+        *("get_runs", "get_steps", "get_logs", "get_whole", "read_events", "open_signals", "undos_of", "get_schedules")
+    }
+    await executor.close()
 
 
 async def every_operation_sent_twice_has_the_effect_and_the_outcome_of_one(backend: Backend) -> None:
@@ -285,6 +305,7 @@ _FEW = (
     claiming.CLAIM,
     claiming.CLAIM_ONE,
     claiming.SELECT_CLAIMED,
+    claiming.SELECT_CLAIMED_BARE,
     claiming.SELECT_CLAIMED_ENTRIES,
     claiming.SELECT_OTHER_OWNERS,
     requests.SELECT_CHANGED,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
-from durably_web.errors import StorageFull, StoreUnavailable
-from durably_web.store.batch import Batch, Executor, Rows
-from durably_web.store.operations import schema
+from durably_web.errors import ConstraintViolated, ResponseTooLarge, StorageFull, StoreUnavailable
+from durably_web.store.batch import Batch, Executor, Rows, Statement
+from durably_web.store.operations import claiming, reading, schema
 
 
 class Wrapper:
@@ -214,6 +214,71 @@ class FullExecutor(Wrapper):
             return await self.inner.run(batch)
         self.refused += 1
         raise StorageFull("no room left", code="SQLITE_FULL")
+
+
+class NarrowExecutor(Wrapper):
+    """Answers no more than `most` rows with what may be large."""
+
+    def __init__(self, inner: Executor, most: int = 1) -> None:
+        super().__init__(inner)
+        self.most = most
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        results = await self.inner.run(batch)
+        for statement, rows in zip(batch.statements, results, strict=True):
+            if len(rows) > self.most and "LIMIT ?" in statement.sql:
+                raise ResponseTooLarge("the answer has too many rows", code="RESPONSE_TOO_LARGE")
+        return results
+
+
+# The columns with what may be large, of what is read in a batch that writes.
+_LARGE: dict[str, tuple[str, ...]] = {
+    claiming.SELECT_CLAIMED: ("input",),
+    claiming.SELECT_CLAIMED_ENTRIES: ("data",),
+    reading.SELECT_WHOLE_RUN: ("input", "output"),
+    reading.SELECT_WHOLE_JOURNAL: ("data",),
+    reading.SELECT_WHOLE_SIGNALS: ("payload",),
+}
+
+
+class BriefExecutor(Wrapper):
+    """A database that says no more than `most` characters in one answer.
+
+    A batch that writes and would answer more is rolled back by the database itself, for a statement behind all others
+    that measures the answer.
+    """
+
+    def __init__(self, inner: Executor, most: int = 20_000) -> None:
+        super().__init__(inner)
+        self.most = most
+        self.refused = 0
+
+    async def run(self, batch: Batch) -> list[Rows]:
+        if batch.mode == "read":
+            results = await self.inner.run(batch)
+            said = sum(len(value) for rows in results for row in rows for value in row if isinstance(value, str))
+            return results if said <= self.most else self._refuse()
+        measured = [statement for statement in batch.statements if statement.sql in _LARGE]
+        if not measured:
+            return await self.inner.run(batch)
+        sums = []
+        for sql, _ in measured:
+            lengths = " + ".join(f"coalesce(length({name}), 0)" for name in _LARGE[sql])
+            sums.append(f"coalesce((SELECT sum({lengths}) FROM ({sql}) AS answer), 0)")
+        guard: Any = f"""
+            INSERT INTO durably_schema (version, applied_at) SELECT version, applied_at FROM durably_schema
+            WHERE version = 1 AND {" + ".join(sums)} > ?
+        """
+        params = (*[value for statement in measured for value in statement.params], self.most)
+        try:
+            results = await self.inner.run(batch._replace(statements=(*batch.statements, Statement(guard, params))))
+        except ConstraintViolated:
+            self._refuse()
+        return results[:-1]
+
+    def _refuse(self) -> NoReturn:
+        self.refused += 1
+        raise ResponseTooLarge("the answer is too large", code="RESPONSE_TOO_LARGE")
 
 
 class MortalExecutor(Wrapper):

@@ -160,6 +160,8 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
             for limit in (1, 12)
         ],
         lambda: claim(by_limits=True, executing=["crashed", "first"], **LATE),
+        lambda: claim(bare=True, **LATE),
+        lambda: claim(bare=True, jobs=LIMITS, limit=1, by_limits=True),
     ],
     "renew_leases": [
         lambda: operations.renew_leases([("leased", 1), ("pending", 1), ("asleep", 1), ("none", 3)], NOW + 5),
@@ -400,7 +402,24 @@ REGISTRY: dict[str, list[Callable[[], Operation[Any]]]] = {
     ],
     "find_runs": [lambda: operations.find_runs(Filter(), 10), lambda: operations.find_runs(ALL_FILTERS, 3)],
     "get_steps": [lambda: operations.get_steps("completed", CODEC), lambda: operations.get_steps("none", CODEC)],
-    "get_whole": [lambda: operations.get_whole("completed"), lambda: operations.get_whole("none")],
+    "get_whole": [
+        *[lambda name=name: operations.get_whole(name) for name in ("completed", "leased", "undoable", "none")],
+    ],
+    "get_head": [
+        *[lambda name=name: operations.get_head(name) for name in ("completed", "leased", "undoable", "none")],
+    ],
+    "get_input": [lambda: operations.get_input("completed"), lambda: operations.get_input("none")],
+    "journal_page": [
+        lambda: operations.journal_page("completed", 0, 2),
+        lambda: operations.journal_page("completed", 2, 9),
+        lambda: operations.journal_page("none", 0, 9),
+    ],
+    "payloads_page": [
+        lambda: operations.payloads_page("leased", 0, 2),
+        lambda: operations.payloads_page("leased", 2, 9),
+        lambda: operations.payloads_page("none", 0, 9),
+    ],
+    "schedule_names": [operations.schedule_names],
     "get_logs": [lambda: operations.get_logs("completed")],
     "read_events": [
         lambda: operations.read_events(None, 0, 10, CODEC),

@@ -12,6 +12,7 @@ from durably_web.backends.libsql.transport import Reply
 from durably_web.errors import (
     ConstraintViolated,
     NotADatabase,
+    ResponseTooLarge,
     StorageFull,
     StoreBusy,
     StoreError,
@@ -21,6 +22,7 @@ from durably_web.errors import (
 _KINDS: dict[str, type[StoreError]] = {
     "SQLITE_CONSTRAINT": ConstraintViolated,
     "SQLITE_FULL": StorageFull,
+    "RESPONSE_TOO_LARGE": ResponseTooLarge,
     "SQLITE_NOTADB": NotADatabase,
     "SQLITE_CANTOPEN": StoreUnavailable,
     "SQLITE_READONLY": StoreUnavailable,
@@ -34,7 +36,6 @@ _BUSY = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED", "TRANSACTION_TIMEOUT", "TRANS
 _GONE = frozenset({"STREAM_EXPIRED", "STREAM_NOT_FOUND", "STREAM_CLOSED", "SQLITE_INTERRUPT", "SQLITE_ABORT_ROLLBACK"})
 # Something changed meanwhile; the next time it is as it is then.
 _CHANGED = frozenset({"SQLITE_SCHEMA", "SQLITE_PROTOCOL"})
-_TOO_LARGE = frozenset({"SQLITE_TOOBIG", "RESPONSE_TOO_LARGE"})
 
 UNREADABLE = frozenset({"SQL_PARSE_ERROR", "SQL_NO_STATEMENT", "SQL_MANY_STATEMENTS", "SQL_INPUT_ERROR"})
 """Codes of a batch in which one statement cannot be read; the server does not say which."""
@@ -68,9 +69,12 @@ def of_server(error: ServerError, where: str) -> Again | StoreError:
         message = f"there is no room left for {where}: delete runs, or make room on the server's disk"
     elif name == "SQLITE_CONSTRAINT":
         message = str(error)
-    elif code in _TOO_LARGE or "too big" in str(error):
-        message = f"{where}: {error} ({code}): the server takes no more at once; keep large values elsewhere, or raise "
-        message += "--max-response-size of sqld"
+    elif code == "RESPONSE_TOO_LARGE":
+        message = f"{where}: {error} ({code}): what is to be read is more than the server says in one answer; "
+        message += "raise --max-response-size of sqld, and keep large values elsewhere"
+    elif code == "SQLITE_TOOBIG" or "too big" in str(error):
+        message = f"{where}: {error} ({code}): the server takes no value, or no batch, that large; "
+        message += "keep large values elsewhere"
     else:
         message = f"{where}: {error} ({code})"
     kind = _KINDS.get(code) or _KINDS.get(name, StoreError)

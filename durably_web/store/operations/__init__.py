@@ -74,6 +74,13 @@ if TYPE_CHECKING:
     )
     from durably_web.store.operations.handing import offer_run, settle_handover
     from durably_web.store.operations.looking_ahead import outlook
+    from durably_web.store.operations.paging import (
+        get_head,
+        get_input,
+        journal_page,
+        payloads_page,
+        schedule_names,
+    )
     from durably_web.store.operations.scheduling import (
         get_schedules,
         pause_schedule,
@@ -119,6 +126,8 @@ __all__ = [
     "fire_schedule",
     "fork",
     "free_leases_of",
+    "get_head",
+    "get_input",
     "get_logs",
     "get_run",
     "get_runs",
@@ -128,6 +137,7 @@ __all__ = [
     "has_schema",
     "holders_among_ancestors",
     "import_run",
+    "journal_page",
     "last_seq",
     "next_schedules",
     "next_tick",
@@ -138,6 +148,7 @@ __all__ = [
     "pause",
     "pause_job",
     "pause_schedule",
+    "payloads_page",
     "pending_of",
     "put_schedule",
     "queue_state",
@@ -151,6 +162,7 @@ __all__ = [
     "resume_schedule",
     "retrigger",
     "retry",
+    "schedule_names",
     "schema_version",
     "set_code",
     "settle_handover",
@@ -185,8 +197,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(counting, name)
     if name in __all__:
-        from durably_web.store.operations import firing, handing, scheduling, taking
+        from durably_web.store.operations import firing, handing, paging, scheduling, taking
 
-        modules = (firing, handing, scheduling, taking)
+        modules = (firing, handing, paging, scheduling, taking)
         return next(getattr(module, name) for module in modules if hasattr(module, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 from durably_web.store.batch import Batch, Mode, Operation, Rows, Statement, Value
 
@@ -52,6 +52,14 @@ def operation(
     name: str, mode: Mode, decode: Callable[[list[Rows]], T], *statements: tuple[LiteralString, tuple[Value, ...]]
 ) -> Operation[T]:
     return Operation(name, Batch(mode, tuple([Statement(*statement) for statement in statements])), decode)
+
+
+def paging() -> Any:
+    """How an operation is read in pages. Few databases limit their answers, and in a browser each module costs a
+    millisecond at the start."""
+    from durably_web.store import paging
+
+    return paging
 
 
 def part_of(request_id: str, name: str) -> str:

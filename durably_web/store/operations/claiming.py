@@ -149,8 +149,8 @@ WHERE {_MINE} AND NOT EXISTS (
 )
 """
 
-SELECT_CLAIMED: LiteralString = f"""
-SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_at, r.crashes, r.parent_run_id,
+_OF_CLAIMED: LiteralString = f"""
+       r.labels, r.generation, r.attempt, r.started_at, r.crashes, r.parent_run_id,
        r.concurrency_key, r.code, r.undoing, r.schedule, r.scheduled_at,
        (SELECT max(number) FROM durably_journal WHERE run_id = r.id) AS number,
        (SELECT seq FROM durably_journal WHERE run_id = r.id ORDER BY number DESC LIMIT 1) AS seq,
@@ -159,6 +159,11 @@ SELECT r.id, r.job_name, r.input, r.labels, r.generation, r.attempt, r.started_a
 FROM durably_runs r WHERE {_MINE}
 ORDER BY r.priority DESC, r.run_at, r.id
 """
+
+SELECT_CLAIMED: LiteralString = f"SELECT r.id, r.job_name, r.input, {_OF_CLAIMED}"
+
+# Without what may be large.
+SELECT_CLAIMED_BARE: LiteralString = f"SELECT r.id, r.job_name, NULL, {_OF_CLAIMED}"
 
 # What a replay needs, in one range scan for each run. Not a join: ordered by run, SQLite would walk through every
 # run there ever was to spare itself a sort.
@@ -254,13 +259,15 @@ def claim(
     expires_at: int,
     codes: str = "{}",
     by_limits: bool = False,
+    bare: bool = False,
 ) -> Operation[Claimed]:
     """Lease up to `limit` runs that are due, and read what is stored of them.
 
     Leases that have expired are freed first, but not those of runs that this worker is `executing` itself;
     and none of those is leased a second time, while its earlier execution comes to an end. Runs with a concurrency
     key, and jobs with limits, are claimed right only `by_limits`. `codes` is JSON: the code of each job by its name, as
-    far as it is known.
+    far as it is known. Leases that are `bare` have neither input nor entries: for runs that are too large to be read
+    at once.
     """
     own = texts(executing)
     lease = (owner, token, expires_at, now, codes)
@@ -285,8 +292,8 @@ def claim(
     mine = texts(tokens)
     statements += [
         (INSERT_LEASED_ENTRIES, (now, mine)),
-        (SELECT_CLAIMED, (mine,)),
-        (SELECT_CLAIMED_ENTRIES, (mine,)),
+        (SELECT_CLAIMED_BARE if bare else SELECT_CLAIMED, (mine,)),
+        (SELECT_CLAIMED_ENTRIES, (texts([]) if bare else mine,)),
         (SELECT_NEXT, ()),
     ]
     if rated != "[]":

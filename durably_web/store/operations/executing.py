@@ -8,7 +8,7 @@ from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.records import Kind, Status
 from durably_web.store.batch import Operation, Rows, Value
-from durably_web.store.operations.building import ACTIVE, AWAITS, NO_LEASE, nothing, operation, texts
+from durably_web.store.operations.building import ACTIVE, AWAITS, NO_LEASE, nothing, operation, paging, texts
 from durably_web.store.operations.triggering import (
     BLOCKED,
     INSERT_LABELS,
@@ -338,7 +338,7 @@ def open_signals(run_id: str) -> Operation[list[OpenSignal]]:
         "read",
         lambda results: [OpenSignal(*cast("tuple[Any, ...]", row)) for row in results[0]],
         (SELECT_OPEN_SIGNALS, (run_id,)),
-    )
+    ).or_pages(lambda read: paging().read_open_signals(read, run_id))
 
 
 class ChildOutcome(NamedTuple):

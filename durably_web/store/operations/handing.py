@@ -21,13 +21,7 @@ from durably_web.store.operations.building import (
     operation,
     part_of,
 )
-from durably_web.store.operations.reading import (
-    SELECT_WHOLE_JOURNAL,
-    SELECT_WHOLE_RUN,
-    SELECT_WHOLE_SIGNALS,
-    SELECT_WHOLE_UNDOS,
-    Whole,
-)
+from durably_web.store.operations.reading import Whole, whole_of
 
 # The run `r` belongs to one that goes on here, and would end without telling it.
 _PARENT: LiteralString = """
@@ -169,17 +163,20 @@ class Offered(NamedTuple):
     child: str | None
     call: str | None
     seq: int
-    whole: Whole
+    whole: Whole | None
 
 
-def offer_run(run_id: str, handover_id: str, target: str, now: int) -> Operation[Offered | None]:
-    """Hold back a run that nobody executes, until its handover is settled. `None` when there is none."""
+def offer_run(run_id: str, handover_id: str, target: str, now: int, *, bare: bool = False) -> Operation[Offered | None]:
+    """Hold back a run that nobody executes, until its handover is settled. `None` when there is none.
+
+    When it is `bare`, what is stored of the run is not read: that may be too much at once.
+    """
 
     def decode(results: list[Rows]) -> Offered | None:
         if not results[3]:
             return None
         status, paused, handover, parent, child, call, seq = cast("tuple[Any, ...]", results[3][0])
-        whole = Whole(results[4][0], *results[5:])
+        whole = None if bare else Whole(results[4][0], *results[5:])
         return Offered(status, bool(paused), _detail(handover), parent, child, call, seq, whole)
 
     return operation(
@@ -190,10 +187,7 @@ def offer_run(run_id: str, handover_id: str, target: str, now: int) -> Operation
         (UNBLOCK_BEHIND_OFFERED, (run_id, handover_id, run_id)),
         (OFFER_RUN, (_awaits(handover_id), run_id, handover_id)),
         (SELECT_OFFERED, (run_id,)),
-        (SELECT_WHOLE_RUN, (run_id,)),
-        (SELECT_WHOLE_JOURNAL, (run_id,)),
-        (SELECT_WHOLE_SIGNALS, (run_id,)),
-        (SELECT_WHOLE_UNDOS, (run_id,)),
+        *(() if bare else whole_of(run_id)),
     )
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.codec import Codec
 from durably_web.events import Event
 from durably_web.records import LogEntry, Run, Stats, StepRecord
 from durably_web.store import rows
-from durably_web.store.batch import Operation, Row, Rows, Value
-from durably_web.store.operations.building import operation, parts_of, texts
+from durably_web.store.batch import Operation, Read, Row, Rows, Value
+from durably_web.store.operations.building import operation, paging, parts_of, texts
 
 SELECT_RUNS: LiteralString = """
 SELECT r.id, r.job_name, r.status, r.input, r.output, r.error, r.labels, r.progress, r.attempt, r.idempotency_key,
@@ -118,7 +118,7 @@ def get_runs(which: Filter, codec: Codec, limit: int | None = None, offset: int 
         "read",
         lambda results: [rows.run(row, codec) for row in results[0]],
         (SELECT_RUNS + where + " ORDER BY r.id DESC LIMIT ? OFFSET ?", (*params, *page)),
-    )
+    ).or_pages(lambda read: paging().read_runs(read, which, codec, limit, offset))
 
 
 def find_runs(which: Filter, limit: int) -> Operation[list[str]]:
@@ -174,13 +174,13 @@ def get_steps(run_id: str, codec: Codec) -> Operation[list[StepRecord]]:
     """The steps of a run, as they stand, in the order of their first entries."""
     return operation(
         "get_steps", "read", lambda results: rows.steps(results[0], codec), (SELECT_STEPS, (run_id, run_id))
-    )
+    ).or_pages(lambda read: paging().read_steps(read, run_id, codec))
 
 
 def get_logs(run_id: str) -> Operation[list[LogEntry]]:
     return operation(
         "get_logs", "read", lambda results: [rows.log(row) for row in results[0]], (SELECT_LOGS, (run_id,))
-    )
+    ).or_pages(lambda read: paging().read_logs(read, run_id))
 
 
 class Whole(NamedTuple):
@@ -198,6 +198,13 @@ def get_whole(run_id: str) -> Operation[Whole | None]:
         "get_whole",
         "read",
         lambda results: Whole(results[0][0], *results[1:]) if results[0] else None,
+        *whole_of(run_id),
+    ).or_pages(lambda read: paging().read_whole(read, run_id))
+
+
+def whole_of(run_id: str) -> tuple[tuple[LiteralString, tuple[Value, ...]], ...]:
+    """The statements that read a `Whole`."""
+    return (
         (SELECT_WHOLE_RUN, (run_id,)),
         (SELECT_WHOLE_JOURNAL, (run_id,)),
         (SELECT_WHOLE_SIGNALS, (run_id,)),
@@ -237,13 +244,17 @@ class EventPage(NamedTuple):
 
 def read_events(run_id: str | None, after: int, limit: int, codec: Codec) -> Operation[EventPage]:
     """The stored events after the seq `after`: of a run, or of all."""
+
+    def in_pages(read: Read) -> Awaitable[EventPage]:
+        return cast("Awaitable[EventPage]", paging().read_events(read, run_id, after, limit, codec))
+
     if run_id is None:
         return operation(
             "read_events",
             "read",
             lambda results: EventPage([rows.event(row, codec) for row in results[0]], False, True),
             (SELECT_EVENTS, (after, limit)),
-        )
+        ).or_pages(in_pages)
 
     def decode(results: list[Rows]) -> EventPage:
         status = results[1][0][0] if results[1] else None
@@ -257,4 +268,4 @@ def read_events(run_id: str | None, after: int, limit: int, codec: Codec) -> Ope
         decode,
         (SELECT_EVENTS_OF_RUN, (run_id, after, after, run_id, limit)),
         (SELECT_STATUS, (run_id,)),
-    )
+    ).or_pages(in_pages)

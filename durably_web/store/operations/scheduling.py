@@ -9,7 +9,7 @@ from durably_web import codec as details
 from durably_web.codec import Codec
 from durably_web.records import Missed, Overlap, Schedule, instant
 from durably_web.store.batch import Operation, Row, Rows, Value
-from durably_web.store.operations.building import operation
+from durably_web.store.operations.building import operation, paging
 from durably_web.store.operations.repeating import forget_old
 
 _COLUMNS: LiteralString = """
@@ -144,12 +144,13 @@ def _stored(row: Row) -> Stored:
 
 def get_schedules(name: str | None = None) -> Operation[list[Stored]]:
     """All schedules by their names, or the one of that name."""
-    return operation(
+    found = operation(
         "get_schedules",
         "read",
         lambda results: [_stored(row) for row in results[0]],
         (SELECT_SCHEDULES, ()) if name is None else (SELECT_SCHEDULE, (name,)),
     )
+    return found if name is not None else found.or_pages(lambda read: paging().read_schedules(read))
 
 
 # -- what users ask for ------------------------------------------------------------------------------------

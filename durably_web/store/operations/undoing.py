@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, LiteralString, NamedTuple, cast
 
 from durably_web.store.batch import Operation, Value
-from durably_web.store.operations.building import operation
+from durably_web.store.operations.building import operation, paging
 from durably_web.store.operations.executing import WITH_ENTRY
 
 # A copy that comes late must not bring back what has been undone since, or does not count any more.
@@ -79,4 +79,4 @@ def undos_of(run_id: str) -> Operation[list[StoredUndo]]:
         "read",
         lambda results: [StoredUndo(*cast("tuple[Any, ...]", row)) for row in results[0]],
         (SELECT_UNDOS, (run_id,)),
-    )
+    ).or_pages(lambda read: paging().read_undos(read, run_id))
