@@ -17,7 +17,7 @@ from durably_web.backends.libsql import LibsqlExecutor
 from durably_web.backends.libsql.over_httpx import HttpxTransport
 from durably_web.backends.libsql.transport import NoReply, Reply, Transport
 from durably_web.engine import Durably
-from durably_web.errors import ConstraintViolated, StoreBusy, StoreError, StoreUnavailable
+from durably_web.errors import ConstraintViolated, ResponseTooLarge, StoreBusy, StoreError, StoreUnavailable
 from durably_web.jobs import job
 from durably_web.steps import Step
 from durably_web.store.batch import Batch, Rows, Statement
@@ -275,7 +275,9 @@ async def test_refusals_are_not_asked_again(scene: Scene) -> None:
     scene.transport.always = says("BLOCKED", "SQL write operations are forbidden: upgrade your plan")
     assert "upgrade your plan" in str(await scene.fails())
     scene.transport.always = says("SQLITE_TOOBIG", "string or blob too big")
-    assert "max-response-size" in str(await scene.fails(kind=StoreError))
+    assert "keep large values elsewhere" in str(await scene.fails(kind=StoreError))
+    scene.transport.always = says("RESPONSE_TOO_LARGE", "Response is too large")
+    assert "raise --max-response-size" in str(await scene.fails(kind=ResponseTooLarge))
 
 
 async def test_a_close_ends_what_is_sent_again(scene: Scene) -> None:
@@ -485,7 +487,7 @@ async def test_a_value_that_the_server_does_not_take(scene: Scene) -> None:
     error = await scene.fails(
         Batch("write", (COUNT, Statement("INSERT INTO durably_large VALUES (?)", ("x" * 12_000_000,)))), StoreError
     )
-    assert "--max-response-size" in str(error) and error.statement_index == 1
+    assert "takes no value" in str(error) and error.statement_index == 1
     assert scene.pauses == []
 
 
