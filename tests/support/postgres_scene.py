@@ -51,7 +51,9 @@ class Scene:
     async def begin(self) -> None:
         await self.executor.open()
         await self.executor.run(CREATE)
+        # Its schema was not there at first.
         self.pauses.clear()
+        self.time = 0.0
 
     def another(self) -> PostgresExecutor:
         return PostgresExecutor(f"{self.url}?schema={self.schema}", "relaxed")
