@@ -15,9 +15,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The browser has no terminal: the command line stays at home, and so does what only it needs. Tests get what they need
-# beside the site (pyodide_dist.py).
+# The browser has no terminal and no sockets: the command line stays at home, and so does what only servers need. Tests
+# get what they need beside the site (pyodide_dist.py).
 LEFT_OUT = (
+    "durably_web/backends/postgres/",
     "durably_web/blocking/",
     "durably_web/cli/",
     "durably_web/server/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 from durably_web.errors import InvalidInput, RequirementFailed, StoreUnavailable
@@ -26,6 +27,8 @@ def open_executor(database: str, durability: Durability) -> Executor:
 
         return LibsqlExecutor(database, durability)
     elif rest.startswith("//") and scheme in ("postgresql", "postgres"):
+        if sys.platform == "emscripten":
+            raise StoreUnavailable("no browser reaches PostgreSQL: let the page ask a server, or use libsql://")
         try:
             from durably_web.backends.postgres import PostgresExecutor
         except ImportError as error:

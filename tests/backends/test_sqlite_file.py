@@ -156,6 +156,12 @@ def test_urls_that_mean_nothing_here(url: str) -> None:
         open_executor(url, "full")
 
 
+def test_postgresql_is_for_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "emscripten")
+    with pytest.raises(StoreUnavailable, match="use libsql://"):
+        open_executor("postgresql://host/name", "full")
+
+
 def test_opfs_is_for_the_browser() -> None:
     with pytest.raises(StoreUnavailable, match="browser"):
         open_executor("opfs:app", "full")
