@@ -80,6 +80,7 @@ TOUCHED: dict[str, Touched] = {
     claiming.INSERT_STARTS: Touched(line=Line.ALONE),
     claiming.INSERT_LEASED_ENTRIES: NOTHING,
     claiming.SELECT_CLAIMED: NOTHING,
+    claiming.SELECT_CLAIMED_BARE: NOTHING,
     claiming.SELECT_CLAIMED_ENTRIES: NOTHING,
     claiming.SELECT_NEXT: NOTHING,
     claiming.SELECT_NEXT_START: NOTHING,
