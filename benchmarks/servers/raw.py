@@ -13,13 +13,6 @@ from benchmarks.measure import Stopwatch
 
 _SECONDS = 60
 
-# The engine numbers its entries in a trigger, for readers. A raw loop has no readers.
-_PLAIN_NUMBERS = """
-DROP TRIGGER IF EXISTS durably_journal_number ON durably_journal;
-CREATE SEQUENCE IF NOT EXISTS raw_numbers;
-ALTER TABLE durably_journal ALTER seq SET DEFAULT nextval('raw_numbers');
-"""
-
 
 class Loop:
     """Commits transactions one after the other."""
@@ -61,7 +54,6 @@ class PostgresLoop(Loop):
     @classmethod
     async def connect(cls, url: str) -> PostgresLoop:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=1)
-        await connection.execute(_PLAIN_NUMBERS)
         return cls(connection)
 
     async def commit(self, transactions: Sequence[statements.Transaction]) -> Stopwatch:
