@@ -57,13 +57,6 @@ def _bindings() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def database(postgres: Server) -> Iterator[str]:
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
-
-
-@pytest.fixture(scope="module")
 def serializable(postgres: Server) -> Iterator[str]:
     url = postgres.create_database("default_transaction_isolation = 'serializable'")
     yield url

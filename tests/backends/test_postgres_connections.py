@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
@@ -22,21 +21,6 @@ from tests.support.servers import USER, PgBouncer, Postgres
 from tests.support.world import bounded, raised, until
 
 SLOW = Batch("read", (Statement("SELECT current_schema(), pg_sleep(0.05)"),))
-
-
-@pytest.fixture(scope="module")
-def database(postgres: Postgres) -> Iterator[str]:
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
-
-
-@pytest.fixture
-async def scene(database: str) -> AsyncIterator[Scene]:
-    scene = Scene(database)
-    await scene.begin()
-    yield scene
-    await scene.executor.close()
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------

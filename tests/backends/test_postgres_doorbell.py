@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
@@ -24,21 +23,6 @@ from tests.support.world import bounded, until
 # Two of the same are refused, but no sooner than at the end of the transaction.
 LATE = "CREATE TABLE {}.late (id bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)"
 TWICE = "INSERT INTO late VALUES (1), (1)"
-
-
-@pytest.fixture(scope="module")
-def database(postgres: Postgres) -> Iterator[str]:
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
-
-
-@pytest.fixture
-async def scene(database: str) -> AsyncIterator[Scene]:
-    scene = Scene(database)
-    await scene.begin()
-    yield scene
-    await scene.executor.close()
 
 
 def _listeners(scene: Scene) -> int:

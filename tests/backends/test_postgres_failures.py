@@ -46,25 +46,10 @@ from tests.support.world import bounded, until
 
 
 @pytest.fixture(scope="module")
-def database(postgres: Postgres) -> Iterator[str]:
-    url = postgres.create_database()
-    yield url
-    postgres.drop_database(url)
-
-
-@pytest.fixture(scope="module")
 def own() -> Iterator[Postgres]:
     """A server that may be killed."""
     with contextlib.closing(servers.postgres_server()) as server:
         yield server
-
-
-@pytest.fixture
-async def scene(database: str) -> AsyncIterator[Scene]:
-    scene = Scene(database)
-    await scene.begin()
-    yield scene
-    await scene.executor.close()
 
 
 @pytest.fixture
