@@ -211,16 +211,21 @@ class _Meets(Wrapper):
         return await self.inner.run(batch)
 
 
+async def _meeting(world: World, large: Large) -> tuple[Durably, _Meets]:
+    """An engine that something happens to when it reads the first page of a journal."""
+    meets: list[_Meets] = []
+
+    def through(inner: Executor) -> Executor:
+        meets.append(_Meets(BriefExecutor(inner), paging.SELECT_JOURNAL_PAGE))
+        return meets[0]
+
+    return await world.engine(large.job, small, through=through), meets[0]
+
+
 async def a_run_that_cannot_be_read_to_its_end_is_given_back(backend: Backend) -> None:
     large = Large()
     async with World(backend) as world:
-        meets: list[_Meets] = []
-
-        def through(inner: Executor) -> Executor:
-            meets.append(_Meets(BriefExecutor(inner), paging.SELECT_JOURNAL_PAGE))
-            return meets[0]
-
-        durably = await world.engine(large.job, small, through=through)
+        durably, meets = await _meeting(world, large)
         heard = Heard(durably, "worker:error")
         await durably.start()
         run = await durably.trigger(large.job)
@@ -229,7 +234,7 @@ async def a_run_that_cannot_be_read_to_its_end_is_given_back(backend: Backend) -
         async def fails() -> None:
             raise StoreUnavailable("the network is down", code="FAULT")
 
-        meets[0].meet = fails
+        meets.meet = fails
         await durably.retry(run.id)
         await until(lambda: heard.events)
         assert "the network is down" in str(heard.events[0].error)
@@ -243,18 +248,12 @@ async def a_run_that_cannot_be_read_to_its_end_is_given_back(backend: Backend) -
 async def a_run_that_is_cancelled_while_it_is_read_does_not_begin(backend: Backend) -> None:
     large = Large()
     async with World(backend) as world:
-        meets: list[_Meets] = []
-
-        def through(inner: Executor) -> Executor:
-            meets.append(_Meets(BriefExecutor(inner), paging.SELECT_JOURNAL_PAGE))
-            return meets[0]
-
-        durably = await world.engine(large.job, small, through=through)
+        durably, meets = await _meeting(world, large)
         await durably.start()
         run = await durably.trigger(large.job)
         await bounded(durably.wait_for_run(run.id))
         heard = Heard(durably, "run:leased")
-        meets[0].meet = lambda: durably.cancel(run.id)
+        meets.meet = lambda: durably.cancel(run.id)
         await durably.retry(run.id)
         ended = await bounded(durably.wait_for_run(run.id))
         assert ended.status == "cancelled"
