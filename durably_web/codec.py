@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from durably_web.errors import DecryptionFailed, NotSerializable
+from durably_web.nesting import value_is_deeper_than
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
@@ -24,7 +25,6 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 # Below the recursion limit, with room for whoever reads it.
 _DEEPEST = 200
 
-_NESTING = (dict, list, tuple)
 # In a browser, JSON of some thousand levels is the end of Python, and not an exception.
 _LOOKS_FIRST = sys.platform == "emscripten"
 
@@ -67,7 +67,7 @@ def encode(value: object) -> str:
     For values that are JSON: a tuple alone would become a list, and a key 1 the key "1"; `store` sees to that. Raises
     `NotSerializable`, naming the part that is in the way.
     """
-    if _LOOKS_FIRST and isinstance(value, _NESTING) and _is_deeper_than(_DEEPEST, value):
+    if _LOOKS_FIRST and value_is_deeper_than(_DEEPEST, value):
         return _encode_tagged(value)
     try:
         text = _encode(value)
@@ -174,15 +174,6 @@ def _is_plain(value: Any) -> bool:
                 return False
         return True
     return kind in _PLAIN
-
-
-def _is_deeper_than(most: int, value: Any) -> bool:
-    """Whether lists, dicts and tuples have more than `most` levels within each other, or contain themselves."""
-    return most == 0 or any(
-        _is_deeper_than(most - 1, item)
-        for item in (value.values() if isinstance(value, dict) else value)
-        if isinstance(item, _NESTING)
-    )
 
 
 def _as_unicode(text: str, value: object) -> str:

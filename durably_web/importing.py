@@ -18,7 +18,7 @@ from durably_web.errors import InvalidInput
 from durably_web.export import FORMAT, VALUES, VERSION, is_json, milliseconds
 from durably_web.history import History
 from durably_web.ids import is_id
-from durably_web.nesting import is_deeper_than
+from durably_web.nesting import text_is_deeper_than, value_is_deeper_than
 from durably_web.records import Kind, Progress, Status
 from durably_web.store import rows
 from durably_web.store.batch import Row, Rows
@@ -46,6 +46,7 @@ _RUN = frozenset(
 )
 # Values may have two hundred levels, and stand some levels deep.
 _DEEPEST = 300
+_TOO_DEEP = "it is nested too deeply"
 _ENTRY = frozenset("number generation type stepName kind data startedAt createdAt calls requestId".split())
 _SIGNAL = frozenset("number name payload createdAt requestId stepName".split())
 
@@ -82,15 +83,15 @@ def read(document: object, codec: Codec) -> TakenRun:
 
 def _parsed(document: object) -> Any:
     if not isinstance(document, str | bytes):
+        _expect(not value_is_deeper_than(_DEEPEST, document), _TOO_DEEP)
         return document
     try:
         text = document if isinstance(document, str) else document.decode(json.detect_encoding(document))
-        is_too_deep = is_deeper_than(_DEEPEST, text)
+        is_too_deep = text_is_deeper_than(_DEEPEST, text)
         found = None if is_too_deep else json.loads(text, parse_constant=_refuse)
     except ValueError as error:
         raise InvalidInput(f"the document is not JSON: {error}; nothing was stored") from None
-    if is_too_deep:
-        _damaged("it is nested too deeply")
+    _expect(not is_too_deep, _TOO_DEEP)
     return found
 
 
@@ -289,6 +290,7 @@ class _Reader:
         _expect(status in ("pending", "waiting"), f"it was {status!r}")
         _expect(paused in (0, 1), f"paused is {paused!r}")
         _expect(wake_at is None or (type(wake_at) is int and 0 <= wake_at <= _LAST_MOMENT), f"wakeAt is {wake_at!r}")
+        _expect(awaits is None or not text_is_deeper_than(1, awaits), f"it waits for {awaits!r}")
         waits = [] if awaits is None else json.loads(awaits)
         fits = isinstance(waits, list) and all(
             isinstance(one, str) and (one == "network" or one.startswith("signal:")) for one in waits

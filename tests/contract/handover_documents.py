@@ -189,10 +189,16 @@ async def what_is_cut_off_is_refused(backend: Backend) -> None:
         ):
             await raised(InvalidInput, there.import_run(wrong))
         deep: Any = None
-        # In a browser, Python cannot even let go of some thousand levels more.
-        for _ in range(2_000):
+        # In a browser, Python cannot even let go of what is nested twice as deep, or a little more: it ends.
+        for _ in range(1_000):
             deep = [deep]
-        await raised(InvalidInput, there.import_run(_changed(document, ("run", "input"), deep)))
+        for path in (("run", "input"), ("run", "progress"), ("journal", 0, "data"), ("more",)):
+            error = await raised(InvalidInput, there.import_run(_changed(document, path, deep)))
+            assert "nested too deeply" in str(error), (path, error)
+        for awaits in ("[" * 100_000, "[[]]", "{}", "no"):
+            path = ("journal", len(document["journal"]) - 1, "data", "awaits")
+            error = await raised(InvalidInput, there.import_run(_changed(document, path, awaits)))
+            assert "it waits for" in str(error) or "JSONDecodeError" in str(error), (awaits, error)
         await raised(InvalidInput, there.import_run(_changed(document, ("run", "input"), float("nan"))))
         assert await tables(two.there) == before
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
+from durably_web import threads
 from durably_web.clock import ManualClock
 from durably_web.engine import Durably
 from durably_web.events import Event
@@ -87,7 +91,7 @@ class World:
         left = seconds
         async with asyncio.timeout(SECONDS):
             while not task.done():
-                if left > 0 and not UNDER_WAY:
+                if left > 0 and not UNDER_WAY and not await _threads():
                     self.clock.advance(0.01)
                     left -= 0.01
                 await asyncio.sleep(0)
@@ -141,16 +145,33 @@ async def bounded(awaitable: Awaitable[T]) -> T:
 
 
 async def turns(count: int = 20) -> None:
-    """Let everything happen that needs only the event loop, and a database where that one is across a network."""
+    """Let everything happen that needs only the event loop, a thread, or a database across a network."""
     left = count
     async with asyncio.timeout(SECONDS):
         while left:
             if UNDER_WAY:
                 await asyncio.wait(UNDER_WAY, return_when=asyncio.FIRST_COMPLETED)
                 left = count
+            elif await _threads():
+                left = count
             else:
                 await asyncio.sleep(0)
                 left -= 1
+
+
+_SLOW: WeakSet[Future[Any]] = WeakSet()
+"""Calls in threads that wait for what the test does next, most likely."""
+
+
+async def _threads() -> bool:
+    """Give each call in a thread a second to end, once; whether there was one."""
+    found = [call for call in list(threads._begun.values()) if call not in _SLOW]
+    for call in found:
+        end = monotonic() + 1
+        while not call.done() and monotonic() < end:  # noqa: ASYNC110 — a thread sets no event of this loop
+            await asyncio.sleep(0.0005)
+        _SLOW.add(call)
+    return bool(found)
 
 
 async def until(condition: Callable[[], object]) -> None:

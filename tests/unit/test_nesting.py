@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably_web.nesting import is_deeper_than
+from durably_web.nesting import text_is_deeper_than
 
 TRICKY = some.text(alphabet='[]{}"\\,:a\n')
 VALUES = some.recursive(
@@ -26,12 +26,12 @@ def _levels(value: Any) -> int:
 @given(VALUES)
 def test_levels_are_counted_outside_of_strings(value: Any) -> None:
     text, levels = json.dumps(value), _levels(value)
-    assert not is_deeper_than(levels, text)
-    assert levels == 0 or is_deeper_than(levels - 1, text)
+    assert not text_is_deeper_than(levels, text)
+    assert levels == 0 or text_is_deeper_than(levels - 1, text)
 
 
 def test_what_is_no_json_is_looked_at_too() -> None:
-    assert is_deeper_than(300, "[" * 100_000)
-    assert is_deeper_than(300, '{"a":' * 100_000)
-    assert not is_deeper_than(300, '"' + "[" * 100_000)
-    assert not is_deeper_than(300, "]" * 1_000 + "[" * 300)
+    assert text_is_deeper_than(300, "[" * 100_000)
+    assert text_is_deeper_than(300, '{"a":' * 100_000)
+    assert not text_is_deeper_than(300, '"' + "[" * 100_000)
+    assert not text_is_deeper_than(300, "]" * 1_000 + "[" * 300)
