@@ -111,13 +111,15 @@ async def test_events_of_all_runs_from_now_on(serve: Serve, durably: Durably) ->
         for one in (everything, jobs, labels):
             await one.connected()
         first = await trigger(client, "echo", labels={"org": "acme", "n": "1"})
+        await durably.wait_for_run(first, timeout=SECONDS)
         second = await trigger(client, "fail")
         await trigger(client, "echo", labels={"org": "globex"})
         last = await trigger(client, "fail", labels={"org": "acme"})
         of_all = await everything.until("run:fail")
         assert of_all[0].data["runId"] == first and of_all[0].data["type"] == "run:trigger"
         # Told by this process, and not stored.
-        assert [message.id for message in of_all if message.data["type"] == "step:start"] == [None, None]
+        started = [message for message in of_all if message.data["type"] == "step:start"]
+        assert started[0].data["runId"] == first and {message.id for message in started} == {None}
         assert {message.data["runId"] for message in await jobs.until("run:fail")} == {second}
         of_label = await labels.until("run:fail")
         assert {message.data["runId"] for message in of_label} == {first, last}
