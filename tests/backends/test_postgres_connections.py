@@ -82,6 +82,7 @@ async def test_hosts_that_say_nothing_are_passed_by(postgres: Postgres, database
         hosts = ",".join(f"127.0.0.1:{port}" for port in (*silent, postgres.port))
         opened = PostgresExecutor(f"postgresql://{USER}@{hosts}/{database.rpartition('/')[2]}", "relaxed")
         await opened.open()
+        assert await bounded(opened.run(Batch("read", (Statement("SELECT 1"),)))) == [[(1,)]]
         await opened.close()
 
 

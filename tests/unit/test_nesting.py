@@ -1,4 +1,4 @@
-"""How deep a text is nested is what it is once it is read; and a text that is no JSON does no harm."""
+"""How deep a text or a value is nested; and a text that is no JSON does no harm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably_web.nesting import text_is_deeper_than
+from durably_web.nesting import text_is_deeper_than, value_is_deeper_than
 
 TRICKY = some.text(alphabet='[]{}"\\,:a\n')
 VALUES = some.recursive(
@@ -28,6 +28,19 @@ def test_levels_are_counted_outside_of_strings(value: Any) -> None:
     text, levels = json.dumps(value), _levels(value)
     assert not text_is_deeper_than(levels, text)
     assert levels == 0 or text_is_deeper_than(levels - 1, text)
+
+
+@given(VALUES)
+def test_levels_of_values_are_those_of_their_text(value: Any) -> None:
+    levels = _levels(value)
+    assert not value_is_deeper_than(levels, value)
+    assert levels == 0 or value_is_deeper_than(levels - 1, value)
+
+
+def test_what_contains_itself_is_deeper_than_anything() -> None:
+    value: list[Any] = []
+    value.append({"self": (value,)})
+    assert value_is_deeper_than(300, value)
 
 
 def test_what_is_no_json_is_looked_at_too() -> None:
